@@ -1,0 +1,280 @@
+"""Records to clips: opens files in an ordered pool of threads, samples, decodes, replaces failures.
+
+Decoding runs in FFmpeg, outside Python's global lock, so threads are enough. The pool hands
+results out in the order of the requests: a run is the same whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+
+from kvideo.clip_spec import ClipSpec, Views
+from kvideo.data.annotations import VideoRecord, VideoSet
+from kvideo.data.sampling import (
+    Augmentation,
+    Window,
+    clip_span,
+    clip_times,
+    even_clip_times,
+    random_clip_times,
+    random_window,
+    view_windows,
+)
+from kvideo.errors import DataError, DecodeError
+
+GREY = 127
+_MAX_REPLACEMENTS = 20
+_BLOCK = 16  # clips decoded at once for a timeline
+_MAX_AHEAD_BYTES = 512 * 2**20
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def default_workers() -> int:
+    """Decoding threads: the processors that this process may use, at least two."""
+    return max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+
+
+def ordered_map(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int
+) -> Iterator[Result]:
+    """Results of `function` over `items`, in order, computed by a pool of threads.
+
+    At most `ahead` results wait at a time. An exception appears at its item's place. Closing the
+    iterator stops the pool.
+    """
+    waiting: collections.deque = collections.deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="kvideo-decode")
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Failures:
+    """The videos that gave no frames, by path; safe to use from many threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._errors: dict[str, DecodeError] = {}
+
+    def add(self, error: DecodeError) -> None:
+        """Notes a failure; a file counts once."""
+        with self._lock:
+            self._errors[error.path] = error
+
+    def __len__(self) -> int:
+        return len(self._errors)
+
+    def errors(self) -> list[DecodeError]:
+        """One error for each file, in the order of their first failure."""
+        with self._lock:
+            return list(self._errors.values())
+
+    def summary(self, limit: int = 10) -> str:
+        """Counts by reason and the names of the first `limit` files; empty without failures."""
+        errors = self.errors()
+        if not errors:
+            return ""
+        reasons = collections.Counter(error.reason for error in errors)
+        counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        lines = [f"{len(errors)} videos could not be read ({counts}):"]
+        lines += [f"  {error}" for error in errors[:limit]]
+        if len(errors) > limit:
+            lines.append(f"  … and {len(errors) - limit} more; `kvideo check` lists them all.")
+        return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipReader:
+    """Opens a record's file and reads clips from it.
+
+    Args:
+        spec: what a clip is.
+        open_video: a decoder (see `kvideo.data.decode.open_video`).
+        opener: makes a binary file object from a path, for paths that the system cannot open.
+    """
+
+    spec: ClipSpec
+    open_video: Callable[..., Any]
+    opener: Callable[[str], Any] | None = None
+
+    def training_clip(
+        self, record: VideoRecord, augmentation: Augmentation, rng: np.random.Generator
+    ) -> np.ndarray:
+        """One random clip, (T, H, W, 3) uint8.
+
+        Raises:
+            DecodeError: the video gives no frames there.
+        """
+        with self._open(record) as reader:
+            span = self._span(record, reader.info.duration)
+            times = random_clip_times(span, self.spec, rng)
+            picture = reader.info.height, reader.info.width
+            window = random_window(picture, self.spec, augmentation, rng)
+            frames = reader.read(times, size=window.size, crop=window.crop)
+        return self._placed(frames, window)
+
+    def views(self, record: VideoRecord, views: Views) -> np.ndarray:
+        """All views of a video from one decode, (num_clips × crops, T, H, W, 3) uint8.
+
+        The crops of one clip are neighbours.
+
+        Raises:
+            DecodeError: the video gives no frames there.
+        """
+        with self._open(record) as reader:
+            span = self._span(record, reader.info.duration)
+            times = even_clip_times(span, self.spec, views.num_clips)
+            picture = reader.info.height, reader.info.width
+            windows = view_windows(picture, self.spec, views.num_crops)
+            only = windows[0].crop if len(windows) == 1 else None
+            frames = reader.read(times.ravel(), size=windows[0].size, crop=only)
+        clips = frames.reshape(*times.shape, *frames.shape[1:])  # (clips, T, h, w, 3)
+        if only is not None:
+            return self._placed(clips, windows[0])
+        crops = [_cut(clips, window.crop) for window in windows]
+        return np.stack(crops, axis=1).reshape(-1, *self.spec.shape)
+
+    def timeline(self, record: VideoRecord, step: float) -> tuple[np.ndarray, Iterator[np.ndarray]]:
+        """Centre times (N,) in seconds of clips every `step` seconds, and the clips, in blocks.
+
+        Blocks (at most 16, T, H, W, 3), uint8, are decoded one after the other: memory does not
+        grow with the video's length.
+
+        Raises:
+            DecodeError: the video gives no frames.
+        """
+        with self._open(record) as reader:
+            first, last = self._span(record, reader.info.duration)
+        room = max(0.0, last - first - self.spec.span)
+        starts = first + np.arange(int(room / step + 1e-9) + 1) * step
+        centres = starts + min(self.spec.span, last - first) / 2
+        return centres, self._blocks(record, starts, last)
+
+    def _blocks(self, record: VideoRecord, starts: np.ndarray, end: float) -> Iterator[np.ndarray]:
+        with self._open(record) as reader:
+            picture = reader.info.height, reader.info.width
+            window = view_windows(picture, self.spec, 1)[0]
+            for block in np.array_split(starts, range(_BLOCK, len(starts), _BLOCK)):
+                times = clip_times(block, end, self.spec)
+                frames = reader.read(times.ravel(), size=window.size, crop=window.crop)
+                yield self._placed(frames.reshape(*times.shape, *frames.shape[1:]), window)
+
+    def _open(self, record: VideoRecord) -> Any:
+        opener = self.opener if "://" in record.path else None
+        return self.open_video(record.path, opener=opener)
+
+    def _span(self, record: VideoRecord, duration: float) -> tuple[float, float]:
+        try:
+            return clip_span(record.start, record.end, duration)
+        except DataError as error:
+            raise DecodeError(record.path, "too_short", str(error)) from error
+
+    def _placed(self, frames: np.ndarray, window: Window) -> np.ndarray:
+        """(..., h, w, 3) frames in the clip's (..., H, W, 3); what is left free is grey."""
+        height, width = self.spec.size
+        if frames.shape[-3:-1] == (height, width):
+            return frames
+        canvas = np.full((*frames.shape[:-3], height, width, 3), GREY, np.uint8)
+        top, left = window.place
+        canvas[..., top : top + frames.shape[-3], left : left + frames.shape[-2], :] = frames
+        return canvas
+
+
+def _cut(frames: np.ndarray, crop: tuple[int, int, int, int]) -> np.ndarray:
+    top, left, height, width = crop
+    return frames[..., top : top + height, left : left + width, :]
+
+
+def epoch_order(num_records: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of the records in an epoch: a permutation that the two numbers determine."""
+    return np.random.default_rng([seed, epoch]).permutation(num_records)
+
+
+@dataclasses.dataclass
+class TrainingClips:
+    """The random clips of an epoch, each determined by (seed, epoch, place in the epoch).
+
+    A video that fails is replaced by another, drawn from the same numbers, and noted in
+    `failures`; with `strict` it ends the iteration instead.
+    """
+
+    videos: VideoSet
+    reader: ClipReader
+    augmentation: Augmentation
+    seed: int = 0
+    workers: int = 2
+    strict: bool = False
+    failures: Failures = dataclasses.field(default_factory=Failures)
+
+    def epoch(
+        self, epoch: int, first: int = 0, last: int | None = None
+    ) -> Iterator[tuple[np.ndarray, int | np.ndarray, np.ndarray]]:
+        """Clips number `first` to `last` of an epoch: (clip, label, random seed (2,) int32).
+
+        The label is the class index, or for multi-label sets (num_classes,) float32 of 0 and 1.
+        """
+        order = epoch_order(len(self.videos.records), self.seed, epoch)
+        places = range(first, len(order) if last is None else min(last, len(order)))
+        clip_bytes = int(np.prod(self.reader.spec.shape))
+        ahead = max(self.workers, min(4 * self.workers, _MAX_AHEAD_BYTES // clip_bytes))
+        return ordered_map(
+            lambda place: self._load(epoch, place, int(order[place])), places, self.workers, ahead
+        )
+
+    def _load(self, epoch: int, place: int, index: int):
+        spare = np.random.default_rng([self.seed, epoch, place, 1])
+        for _ in range(_MAX_REPLACEMENTS):
+            record = self.videos.records[index]
+            rng = np.random.default_rng([self.seed, epoch, place, 0])
+            try:
+                clip = self.reader.training_clip(record, self.augmentation, rng)
+            except DecodeError as error:
+                self.failures.add(error)
+                if self.strict:
+                    raise
+                index = int(spare.integers(len(self.videos.records)))
+                continue
+            return clip, self._label(record), rng.integers(0, 2**31 - 1, 2, dtype=np.int32)
+        raise DataError(
+            f"{_MAX_REPLACEMENTS} videos in a row could not be read, the last being "
+            f"{self.failures.errors()[-1]} `kvideo check` lists what is wrong with the files."
+        )
+
+    def _label(self, record: VideoRecord) -> int | np.ndarray:
+        if not self.videos.multi_label:
+            return record.labels[0]
+        label = np.zeros(len(self.videos.class_names), np.float32)
+        label[list(record.labels)] = 1
+        return label
+
+
+def iterate_views(
+    records: Iterable[VideoRecord], reader: ClipReader, views: Views, workers: int
+) -> Iterator[np.ndarray | DecodeError]:
+    """The views of each video, decoded once, in the order of the records; or its error."""
+
+    def load(record: VideoRecord) -> np.ndarray | DecodeError:
+        try:
+            return reader.views(record, views)
+        except DecodeError as error:
+            return error
+
+    video_bytes = int(np.prod(reader.spec.shape)) * len(views)
+    ahead = max(1, min(2 * workers, _MAX_AHEAD_BYTES // video_bytes))
+    return ordered_map(load, records, min(workers, ahead), ahead)

@@ -1,0 +1,145 @@
+"""`tf.data` pipelines over videos: batches of uint8 clips and labels."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kvideo.clip_spec import ClipSpec
+from kvideo.data.annotations import VideoSet, read_data
+from kvideo.data.loading import ClipReader, TrainingClips, default_workers
+from kvideo.data.sampling import Augmentation
+from kvideo.data.transforms import augment_clip
+from kvideo.errors import DataError
+from kvideo.registry import get_decoder
+
+
+def open_remote(path: str) -> Any:
+    """A binary file object of anything that `tf.io.gfile` opens (`gs://…`)."""
+    return tf.io.gfile.GFile(path, "rb")
+
+
+def clip_reader(spec: ClipSpec, decoder: str = "pyav") -> ClipReader:
+    """A reader of clips as `spec` says, with the decoder of that name.
+
+    Raises:
+        UnknownNameError: there is no such decoder.
+        PluginLoadError: it cannot be imported.
+    """
+    return ClipReader(spec, get_decoder(decoder), open_remote)
+
+
+def batches(
+    clips: TrainingClips,
+    batch_size: int,
+    *,
+    epoch: int | Callable[[], int] = 0,
+    first_batch: int = 0,
+    drop_remainder: bool = True,
+) -> tf.data.Dataset:
+    """One epoch of `clips` as a dataset of ((B, T, H, W, 3) uint8, labels).
+
+    Labels are (B,) int32, or (B, num_classes) float32 for multi-label sets.
+
+    Args:
+        clips: where clips come from.
+        batch_size: clips in a batch.
+        epoch: the epoch's number, or a function that gives it each time the dataset is iterated.
+        first_batch: batches at the epoch's beginning to leave out (to resume).
+        drop_remainder: leave out the last batch where it is not full.
+    """
+    spec, num_records = clips.reader.spec, len(clips.videos.records)
+    full, rest = divmod(num_records, batch_size)
+    num_batches = full if drop_remainder or not rest else full + 1
+    label_spec = (
+        tf.TensorSpec((len(clips.videos.class_names),), tf.float32)
+        if clips.videos.multi_label
+        else tf.TensorSpec((), tf.int32)
+    )
+
+    def generate():
+        number = epoch() if callable(epoch) else epoch
+        return clips.epoch(number, first_batch * batch_size, num_batches * batch_size)
+
+    dataset = tf.data.Dataset.from_generator(
+        generate,
+        output_signature=(
+            tf.TensorSpec(spec.shape, tf.uint8),
+            label_spec,
+            tf.TensorSpec((2,), tf.int32),
+        ),
+    )
+    dataset = dataset.map(
+        lambda clip, label, seed: (augment_clip(clip, seed, clips.augmentation), label),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches - first_batch))
+    options = tf.data.Options()
+    # The clips come from one Python generator: there are no files to share out.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return dataset.prefetch(2).with_options(options)
+
+
+def clip_dataset(
+    data: Any,
+    spec: ClipSpec,
+    *,
+    batch_size: int = 8,
+    augmentation: Augmentation | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    strict: bool = False,
+    decoder: str = "pyav",
+) -> tf.data.Dataset:
+    """A plain dataset of (clip, label) batches, for `model.fit(dataset)`.
+
+    Each iteration is another epoch: another order and other random clips, all determined by
+    `seed`. Cardinality is the number of batches; a last batch that is not full is kept.
+
+    Args:
+        data: anything that `kvideo.data.read_data` takes, or a `VideoSet`.
+        spec: what a clip is.
+        batch_size: clips in a batch.
+        augmentation: random changes; by default the usual ones, without mirroring where the data
+            set says that direction carries the label.
+        seed: determines order, clips and changes.
+        workers: decoding threads; by default as many as processors.
+        strict: end with an error at the first video that fails, instead of replacing it.
+        decoder: the name of a `kvideo.decoders` entry point.
+
+    Returns:
+        Dataset of ((B, T, H, W, 3) uint8 in 0..255, labels (B,) int32 or (B, C) float32).
+
+    Raises:
+        DataError: no labelled videos.
+    """
+    videos = data if isinstance(data, VideoSet) else read_data(data)
+    labelled = tuple(record for record in videos.records if record.labels)
+    if not labelled:
+        raise DataError(f"{videos.source or 'the data set'} has no labelled videos.")
+    if augmentation is None:
+        augmentation = Augmentation(flip=videos.flip_safe)
+    clips = TrainingClips(
+        videos,
+        clip_reader(spec, decoder),
+        augmentation,
+        seed=seed,
+        workers=workers or default_workers(),
+        strict=strict,
+    )
+    epochs = itertools.count()
+    return batches(clips, batch_size, epoch=lambda: next(epochs), drop_remainder=False)
+
+
+def class_counts(videos: VideoSet) -> np.ndarray:
+    """Videos of each class, (num_classes,) int."""
+    counts = np.zeros(len(videos.class_names), int)
+    for record in videos.records:
+        counts[list(record.labels)] += 1
+    return counts

@@ -1,0 +1,227 @@
+"""Which moments and which part of the picture a clip takes: times and boxes, no pixels.
+
+Sampling comes before decoding: what is not sampled is never converted. Every random choice is
+drawn once per clip, so it is the same for all frames of the clip.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from kvideo.clip_spec import ClipSpec, Views
+from kvideo.errors import DataError, UsageError
+
+# A time this little before a span's end (seconds) shows the span's last frame: readers take a
+# frame that begins up to 1 ms later, since containers round.
+_BEFORE_END = 0.002
+CROPS = ("random_resized", "random", "center")
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Random changes to training clips, one draw per clip.
+
+    Args:
+        crop: `"random_resized"`: a box of random area and aspect (Szegedy et al. 2015);
+            `"random"`: the short side resized to between 1 and 1.25 times the test-time one, then
+            a random box of the clip's size (Simonyan & Zisserman 2014); `"center"`: none.
+            With `"letterbox"` framing any choice but `"center"` means a random scale and place
+            inside the frame; the picture's aspect stays as it is.
+        min_area: smallest share of the picture's area that a random resized crop takes, and,
+            squared-rooted, the smallest scale of a letterboxed picture.
+        max_aspect: largest distortion of a random resized crop, as width/height over the clip's.
+        flip: mirror half of the clips left to right. Off where direction carries the label.
+        brightness: largest change, as a share of 255.
+        contrast: largest relative change.
+        saturation: largest relative change.
+
+    Raises:
+        UsageError: a value is out of its range.
+    """
+
+    crop: str = "random_resized"
+    min_area: float = 0.4
+    max_aspect: float = 4 / 3
+    flip: bool = True
+    brightness: float = 0.2
+    contrast: float = 0.2
+    saturation: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.crop not in CROPS:
+            raise UsageError(f"crop must be one of {CROPS}, not {self.crop!r}.")
+        if not 0 < self.min_area <= 1:
+            raise UsageError(f"min_area must be above 0 and at most 1, not {self.min_area}.")
+        if self.max_aspect < 1:
+            raise UsageError(f"max_aspect must be at least 1, not {self.max_aspect}.")
+        for name in ("brightness", "contrast", "saturation"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(
+                    f"{name} must be at least 0 and below 1, not {getattr(self, name)}."
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Which part of the displayed picture comes where in the clip. All in pixels.
+
+    Args:
+        size: (height, width) to which the whole picture is resized.
+        crop: (top, left, height, width) cut out of it.
+        place: (top, left) of the cut-out inside the clip's frame; what it leaves free is grey.
+    """
+
+    size: tuple[int, int]
+    crop: tuple[int, int, int, int]
+    place: tuple[int, int] = (0, 0)
+
+
+def clip_span(start: float | None, end: float | None, duration: float) -> tuple[float, float]:
+    """The part of a video that a record means, in seconds, clamped to the file.
+
+    Raises:
+        DataError: the part lies outside the file or is empty.
+    """
+    first = max(0.0, start or 0.0)
+    last = duration if end is None else min(end, duration)
+    if last <= first and not (start is None and end is None):
+        raise DataError(
+            f"the part from {start} to {end} s lies outside the video, which lasts {duration:.2f} s"
+        )
+    return first, max(last, first)
+
+
+def random_clip_times(
+    span: tuple[float, float], spec: ClipSpec, rng: np.random.Generator
+) -> np.ndarray:
+    """Times (T,) of a clip at a random place, seconds.
+
+    A clip longer than the span begins at the span's start and holds its last frame.
+    """
+    room = max(0.0, span[1] - span[0] - spec.span)
+    return clip_times(np.array(span[0] + rng.uniform(0.0, room)), span[1], spec)
+
+
+def even_clip_times(span: tuple[float, float], spec: ClipSpec, num_clips: int) -> np.ndarray:
+    """Times (num_clips, T) of clips spread evenly, seconds.
+
+    One clip is taken from the middle; of several the first begins at the start and the last ends
+    at the end, as usual (Wang et al. 2018). A clip longer than the span holds its last frame.
+    """
+    room = max(0.0, span[1] - span[0] - spec.span)
+    starts = np.linspace(0.0, room, num_clips) if num_clips > 1 else np.array([room / 2])
+    return clip_times(span[0] + starts, span[1], spec)
+
+
+def clip_times(starts: np.ndarray, end: float, spec: ClipSpec) -> np.ndarray:
+    """Times (..., T) of clips that begin at `starts`, seconds; none past the last frame before `end`."""
+    times = starts[..., None] + np.arange(spec.num_frames) / spec.frame_rate
+    return np.minimum(times, np.maximum(starts, end - _BEFORE_END)[..., None])
+
+
+def _cover(picture: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """(height, width) of the picture with its short side resized, aspect kept."""
+    scale = short_side / min(picture)
+    return max(1, round(picture[0] * scale)), max(1, round(picture[1] * scale))
+
+
+def _contain(picture: tuple[int, int], size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(height, width) of the picture shrunk into `scale` × size, aspect kept."""
+    factor = scale * min(size[0] / picture[0], size[1] / picture[1])
+    height, width = max(1, round(picture[0] * factor)), max(1, round(picture[1] * factor))
+    return min(height, size[0]), min(width, size[1])
+
+
+def _whole(size: tuple[int, int], place: tuple[int, int] = (0, 0)) -> Window:
+    return Window(size, (0, 0, *size), place)
+
+
+def random_window(
+    picture: tuple[int, int],
+    spec: ClipSpec,
+    augmentation: Augmentation,
+    rng: np.random.Generator,
+) -> Window:
+    """A random part of a picture of (height, width), for training.
+
+    The result's crop has the clip's size, but for letterboxing, where it may be smaller.
+    """
+    if augmentation.crop == "center":
+        return view_windows(picture, spec, 1)[0]
+    height, width = spec.size
+    if spec.framing == "letterbox":
+        size = _contain(picture, spec.size, rng.uniform(math.sqrt(augmentation.min_area), 1.0))
+        place = (
+            int(rng.integers(0, height - size[0] + 1)),
+            int(rng.integers(0, width - size[1] + 1)),
+        )
+        return _whole(size, place)
+    if augmentation.crop == "random" and spec.framing == "crop":
+        short = max(spec.test_short_side, min(spec.size))
+        full = _cover(picture, int(rng.integers(short, round(1.25 * short) + 1)))
+        full = max(full[0], height), max(full[1], width)
+    else:
+        full = _resized_box(picture, spec, augmentation, rng)
+    top = int(rng.integers(0, full[0] - height + 1))
+    left = int(rng.integers(0, full[1] - width + 1))
+    return Window(full, (top, left, height, width))
+
+
+def _resized_box(
+    picture: tuple[int, int],
+    spec: ClipSpec,
+    augmentation: Augmentation,
+    rng: np.random.Generator,
+) -> tuple[int, int]:
+    """The size of the whole picture when a random box of it is resized to the clip's size."""
+    height, width = spec.size
+    stretched = spec.framing == "stretch"
+    shape = (height, width) if stretched else picture
+    area, clip_aspect = shape[0] * shape[1], width / height
+    share = rng.uniform(augmentation.min_area, 1.0)
+    limit = math.log(augmentation.max_aspect)
+    aspect = clip_aspect * math.exp(rng.uniform(-limit, limit))
+    box_height = min(math.sqrt(share * area / aspect), shape[0])
+    box_width = min(math.sqrt(share * area * aspect), shape[1])
+    return (
+        max(height, round(shape[0] * height / box_height)),
+        max(width, round(shape[1] * width / box_width)),
+    )
+
+
+def view_windows(picture: tuple[int, int], spec: ClipSpec, num_crops: int) -> list[Window]:
+    """The windows of the test-time crops of a picture of (height, width).
+
+    With `"crop"` framing one crop is the centre and three lie along the long side; all share one
+    `size`, so one decode serves them. The other framings show the whole picture, and their crops
+    are all equal: one is returned.
+    """
+    if spec.framing == "letterbox":
+        size = _contain(picture, spec.size, 1.0)
+        place = (spec.size[0] - size[0]) // 2, (spec.size[1] - size[1]) // 2
+        return [_whole(size, place)]
+    if spec.framing == "stretch":
+        return [_whole(spec.size)]
+    height, width = spec.size
+    full = _cover(picture, max(spec.test_short_side, min(spec.size)))
+    scale = max(1.0, height / full[0], width / full[1])  # a long clip shape on a short picture
+    full = max(height, round(full[0] * scale)), max(width, round(full[1] * scale))
+    room = full[0] - height, full[1] - width
+    if num_crops == 1:
+        shares = [(0.5, 0.5)]
+    elif picture[1] >= picture[0]:
+        shares = [(0.5, share) for share in (0.0, 0.5, 1.0)]
+    else:
+        shares = [(share, 0.5) for share in (0.0, 0.5, 1.0)]
+    return [
+        Window(full, (round(room[0] * down), round(room[1] * right), height, width))
+        for down, right in shares
+    ]
+
+
+def num_views(spec: ClipSpec, views: Views) -> int:
+    """Views of one video: framings that show the whole picture have one crop."""
+    return views.num_clips * (views.num_crops if spec.framing == "crop" else 1)

@@ -1,0 +1,274 @@
+"""One self-describing `.keras` file: model, ClipSpec, class names, recommended views, builder.
+
+The additional facts are one more member, `kvideo.json`, of the zip archive that Keras writes;
+Keras itself ignores it. Saved models are always float32: precision is chosen at load.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvideo import __version__
+from kvideo.clip_spec import ClipSpec, Views
+from kvideo.errors import KVideoError, ModelFileError, PluginLoadError, UsageError
+from kvideo.files import atomic_path
+from kvideo.registry import MODELS, entries
+
+if TYPE_CHECKING:
+    import keras
+
+_MEMBER, _CONFIG = "kvideo.json", "config.json"
+_FORMAT = 1
+_FLOAT32_LAYERS = ("logits", "predictions")
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+@dataclasses.dataclass(frozen=True)
+class BuilderInfo:
+    """Where a model's code comes from, and how it was called.
+
+    Args:
+        name: the registered name.
+        entry_point: `module:function`.
+        distribution: what to install to have it.
+        version: of the distribution, when the model was built.
+        options: keyword arguments besides `num_classes`, `input_shape`, `classifier_activation`.
+    """
+
+    name: str
+    entry_point: str
+    distribution: str
+    version: str
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+    """What a model file says besides weights and graph.
+
+    Args:
+        clip_spec: what one clip is.
+        class_names: in the order of the model's outputs.
+        multi_label: several labels a video (sigmoid) rather than one (softmax).
+        views: recommended for testing.
+        builder: where the model's code comes from; None for a model of the user's own.
+    """
+
+    clip_spec: ClipSpec
+    class_names: tuple[str, ...]
+    multi_label: bool = False
+    views: Views = Views()
+    builder: BuilderInfo | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "format": _FORMAT,
+            "kvideo_version": __version__,
+            "clip_spec": self.clip_spec.to_json(),
+            "class_names": list(self.class_names),
+            "multi_label": self.multi_label,
+            "views": dataclasses.asdict(self.views),
+            "builder": dataclasses.asdict(self.builder) if self.builder else None,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ModelInfo:
+        """The inverse of `to_json`.
+
+        Raises:
+            ModelFileError: a later version of kvideo wrote it.
+        """
+        if values.get("format") != _FORMAT:
+            raise ModelFileError(
+                f"it was written by kvideo {values.get('kvideo_version')}, this is {__version__}: "
+                "`pip install -U kvideo`."
+            )
+        builder = values["builder"]
+        return cls(
+            clip_spec=ClipSpec.from_json(values["clip_spec"]),
+            class_names=tuple(values["class_names"]),
+            multi_label=values["multi_label"],
+            views=Views(**values["views"]),
+            builder=BuilderInfo(**builder) if builder else None,
+        )
+
+
+def model_info(model: keras.Model) -> ModelInfo:
+    """The `ModelInfo` that a model was loaded or saved with.
+
+    Raises:
+        UsageError: the model has none; `save_model(model, path, info)` gives it one.
+    """
+    info = getattr(model, "kvideo_info", None)
+    if not isinstance(info, ModelInfo):
+        raise UsageError(
+            f'the model "{model.name}" carries no ClipSpec and class names; '
+            "give it `model.kvideo_info = kvideo.saving.ModelInfo(…)`."
+        )
+    return info
+
+
+def save_model(
+    model: keras.Model, path: str | os.PathLike[str], info: ModelInfo | None = None
+) -> None:
+    """Writes model and info to one `.keras` file, in float32, whole or not at all.
+
+    Args:
+        model: any Keras model whose layers Keras can save.
+        path: ends in `.keras`.
+        info: by default what the model carries.
+
+    Raises:
+        UsageError: wrong ending, or no info.
+        KVideoError: the disk is full, or the folder is missing.
+    """
+    if Path(path).suffix != ".keras":
+        raise UsageError(f"a model file's name ends in .keras; {path} does not.")
+    info = info or model_info(model)
+    num_outputs = model.output_shape[-1]
+    if num_outputs != len(info.class_names):
+        raise UsageError(
+            f"the model has {num_outputs} outputs, but {len(info.class_names)} class names came."
+        )
+    with atomic_path(path) as temporary:
+        model.save(temporary)
+        _finish_archive(temporary, info)
+    model.kvideo_info = info
+
+
+def _finish_archive(path: Path, info: ModelInfo) -> None:
+    """Adds our member; where layers are not float32, rewrites the configuration as well."""
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read(_CONFIG))
+    if not (changed := _set_policy(config, lambda name: "float32")):
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(_MEMBER, json.dumps(info.to_json(), indent=1))
+        return
+    with atomic_path(path) as temporary:
+        with zipfile.ZipFile(path) as old, zipfile.ZipFile(temporary, "w") as new:
+            for member in old.infolist():
+                if member.filename == _CONFIG:
+                    new.writestr(_CONFIG, json.dumps(changed))
+                    continue
+                with old.open(member) as source, new.open(member.filename, "w", force_zip64=True) as to:
+                    while block := source.read(2**20):
+                        to.write(block)
+            new.writestr(_MEMBER, json.dumps(info.to_json(), indent=1))
+
+
+def read_info(path: str | os.PathLike[str]) -> ModelInfo:
+    """The `ModelInfo` of a file, without loading the model (and without TensorFlow).
+
+    Raises:
+        ModelFileError: no file, not a model file, cut off, or not saved by kvideo.
+    """
+    if not os.path.exists(path):
+        raise ModelFileError(f"there is no model file {path}.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if _MEMBER not in archive.namelist():
+                raise ModelFileError(
+                    f"{path} was not saved by kvideo: it lacks the ClipSpec and the class names. "
+                    "`kvideo.save_model(model, path, info)` writes them."
+                )
+            values = json.loads(archive.read(_MEMBER))
+    except (zipfile.BadZipFile, OSError, json.JSONDecodeError) as cause:
+        raise ModelFileError(f"{path} is not a whole model file ({cause}).") from cause
+    try:
+        return ModelInfo.from_json(values)
+    except KVideoError as cause:
+        raise ModelFileError(f"{path}: {cause}") from cause
+    except (KeyError, TypeError) as cause:
+        raise ModelFileError(f"{path}: its {_MEMBER} is damaged ({cause!r}).") from cause
+
+
+def load_model(path: str | os.PathLike[str], *, precision: str = "float32") -> keras.Model:
+    """A model from a file that `save_model` wrote; nothing else is needed.
+
+    Nothing stored in the file is executed. The layers' code comes from the registered entry point
+    that the file names.
+
+    Args:
+        path: a `.keras` file.
+        precision: `"float32"`, `"bfloat16"` or `"float16"`: what the layers compute in. Weights,
+            logits and probabilities stay float32.
+
+    Returns:
+        The model; `kvideo.model_info(model)` gives ClipSpec, class names and views.
+
+    Raises:
+        ModelFileError: no file, not a whole model file, or a package is missing (says which).
+        UsageError: unknown precision.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision must be one of {tuple(PRECISIONS)}, not {precision!r}.")
+    info = read_info(path)
+    if info.builder:
+        _import_builder(info.builder, path)
+    import keras
+
+    import kvideo.layers  # noqa: F401  registers the layers
+
+    policy = PRECISIONS[precision]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read(_CONFIG))
+        config = _set_policy(
+            config, lambda name: "float32" if name in _FLOAT32_LAYERS else policy
+        ) or config
+        model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+        model.load_weights(str(path))
+    except (zipfile.BadZipFile, OSError, KeyError, TypeError, ValueError) as cause:
+        raise ModelFileError(f"{path} could not be loaded: {cause}") from cause
+    model.kvideo_info = info
+    return model
+
+
+def _import_builder(builder: BuilderInfo, path: str | os.PathLike[str]) -> None:
+    entry = entries(MODELS).get(builder.name)
+    if entry is None or entry.value != builder.entry_point:
+        raise ModelFileError(
+            f'{path} holds the model "{builder.name}" of {builder.distribution} '
+            f"{builder.version}, which is not installed: `pip install {builder.distribution}`."
+        )
+    try:
+        entry.load()
+    except PluginLoadError as cause:
+        raise ModelFileError(f"{path}: {cause}") from cause
+
+
+def _set_policy(config: Any, policy_of: Callable[[str], str]) -> Any | None:
+    """A configuration with the layers' dtype policies replaced; None if nothing changed.
+
+    Args:
+        config: what Keras serialized.
+        policy_of: from a layer's name to the policy's name.
+    """
+    changed = False
+
+    def walk(node: Any, layer: str) -> Any:
+        nonlocal changed
+        if isinstance(node, list):
+            return [walk(item, layer) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if node.get("class_name") == "DTypePolicy":
+            wanted = policy_of(layer)
+            if node["config"]["name"] != wanted:
+                changed = True
+                return {**node, "config": {**node["config"], "name": wanted}}
+            return node
+        inner = node.get("config")
+        if isinstance(inner, dict) and isinstance(inner.get("name"), str):
+            layer = inner["name"]
+        return {key: walk(value, layer) for key, value in node.items()}
+
+    result = walk(config, "")
+    return result if changed else None
