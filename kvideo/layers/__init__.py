@@ -1,1 +1,14 @@
-"""(see the modules)"""
+"""Layers of kvideo. Importing this package registers them, so that saved models can be loaded."""
+
+from kvideo.layers.conv import batch_norm, conv_unit
+from kvideo.layers.frames import FoldTime, FramesToChannels, UnfoldTime
+from kvideo.layers.pixels import PixelNormalization
+
+__all__ = [
+    "FoldTime",
+    "FramesToChannels",
+    "PixelNormalization",
+    "UnfoldTime",
+    "batch_norm",
+    "conv_unit",
+]

@@ -1,0 +1,101 @@
+"""Layers that move the time axis: into the batch and back, or into the channels.
+
+They hold no weights. With `FoldTime` a 2D network sees all frames of all clips as one batch, which
+is one call instead of T.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kvideo.errors import UsageError
+
+Shape = tuple[int | None, ...]
+
+
+@keras.saving.register_keras_serializable("kvideo")
+class FoldTime(keras.Layer):
+    """Folds time into the batch.
+
+    Input shape:
+        `(B, T, ...)`.
+
+    Output shape:
+        `(B*T, ...)`; the frames of a clip stay together.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """(B, T, ...) -> (B*T, ...)."""
+        return ops.reshape(inputs, (-1, *ops.shape(inputs)[2:]))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """(B*T, ...), or (None, ...) where B or T is unknown."""
+        batch, frames = input_shape[:2]
+        return (None if batch is None or frames is None else batch * frames, *input_shape[2:])
+
+
+@keras.saving.register_keras_serializable("kvideo")
+class UnfoldTime(keras.Layer):
+    """The inverse of `FoldTime`.
+
+    Args:
+        num_frames: T, at least 1.
+
+    Input shape:
+        `(B*T, ...)`.
+
+    Output shape:
+        `(B, T, ...)`.
+
+    Raises:
+        UsageError: `num_frames` is less than 1.
+    """
+
+    def __init__(self, num_frames: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if num_frames < 1:
+            raise UsageError(f"num_frames must be at least 1, not {num_frames}.")
+        self.num_frames = num_frames
+
+    def call(self, inputs: Any) -> Any:
+        """(B*T, ...) -> (B, T, ...)."""
+        return ops.reshape(inputs, (-1, self.num_frames, *ops.shape(inputs)[1:]))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """(B, T, ...)."""
+        folded = input_shape[0]
+        batch = None if folded is None else folded // self.num_frames
+        return (batch, self.num_frames, *input_shape[1:])
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return {**super().get_config(), "num_frames": self.num_frames}
+
+
+@keras.saving.register_keras_serializable("kvideo")
+class FramesToChannels(keras.Layer):
+    """Lays the frames of a clip side by side as channels, as early fusion does.
+
+    Channel `t * C + c` of the output is channel `c` of frame `t`.
+
+    Input shape:
+        `(B, T, H, W, C)`.
+
+    Output shape:
+        `(B, H, W, T*C)`.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """(B, T, H, W, C) -> (B, H, W, T*C)."""
+        frames, height, width, channels = inputs.shape[1:]
+        moved = ops.transpose(inputs, (0, 2, 3, 1, 4))  # (B, H, W, T, C)
+        return ops.reshape(moved, (-1, height, width, frames * channels))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """(B, H, W, T*C)."""
+        batch, frames, height, width, channels = input_shape
+        merged = None if frames is None or channels is None else frames * channels
+        return (batch, height, width, merged)

@@ -1,0 +1,106 @@
+"""What all classifiers share: checked arguments, the first layer, the three named layers.
+
+Every classifier names `feature_map` (B, T', H', W', C), `features` (B, C) and `logits`
+(B, num_classes). That is the only hook that feature extraction, activation maps, localization and
+detection use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import keras
+
+from kvideo.clip_spec import ClipSpec, Views
+from kvideo.errors import UsageError
+from kvideo.layers.pixels import PixelNormalization
+
+Builder = TypeVar("Builder", bound=Callable[..., Any])
+Shape = tuple[int, int, int, int]
+
+
+def made_for(clip_spec: ClipSpec, views: Views) -> Callable[[Builder], Builder]:
+    """Decorator: gives a builder its attributes `clip_spec` and `views`."""
+
+    def decorate(builder: Builder) -> Builder:
+        builder.__dict__.update(clip_spec=clip_spec, views=views)
+        return builder
+
+    return decorate
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """A whole number of at least `least`.
+
+    Raises:
+        UsageError: it is not; the message names the argument.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < least:
+        raise UsageError(f"{name} must be a whole number of at least {least}, not {value!r}.")
+    return int(value)
+
+
+def check_input_shape(input_shape: Sequence[int]) -> Shape:
+    """(T, H, W, 3) as plain integers.
+
+    Raises:
+        UsageError: it has another form, or a size that is unknown or less than 1.
+    """
+    try:
+        frames, height, width, channels = (int(side) for side in input_shape)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"input_shape must be (frames, height, width, 3) in whole numbers, not {input_shape!r}."
+        ) from None
+    if min(frames, height, width) < 1:
+        raise UsageError(f"input_shape must hold sizes of at least 1, not {input_shape!r}.")
+    if channels != 3:
+        raise UsageError(f"input_shape must end in 3 channels (RGB), not {channels}.")
+    return frames, height, width, channels
+
+
+def clip_input(
+    input_shape: Shape,
+    *,
+    mean: float | Sequence[float] = 127.5,
+    std: float | Sequence[float] = 63.75,
+    channel_order: str = "rgb",
+) -> tuple[Any, Any]:
+    """The model's input, RGB 0..255, and the output of its first layer, `normalization`."""
+    inputs = keras.Input(input_shape, name="clip", dtype="float32")
+    normalization = PixelNormalization(mean, std, channel_order, name="normalization")
+    return inputs, normalization(inputs)
+
+
+def classifier_head(
+    features: Any, num_classes: int, classifier_activation: Any, dropout: float
+) -> Any:
+    """Dropout, `logits` and `predictions`; the last two in float32 whatever the policy.
+
+    Args:
+        features: Keras tensor (B, C).
+        num_classes: at least 1.
+        classifier_activation: `"softmax"`, `"sigmoid"` for several labels a video, or None.
+        dropout: share of the features set to 0 in training, 0 <= dropout < 1.
+
+    Returns:
+        Keras tensor (B, num_classes).
+
+    Raises:
+        UsageError: an argument is out of its range.
+    """
+    num_classes = check_count("num_classes", num_classes)
+    if not 0 <= dropout < 1:
+        raise UsageError(f"dropout must be at least 0 and less than 1, not {dropout!r}.")
+    try:
+        activation = keras.activations.get(classifier_activation)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f'classifier_activation must be "softmax", "sigmoid" or None, '
+            f"not {classifier_activation!r}."
+        ) from None
+    if dropout:
+        features = keras.layers.Dropout(dropout, name="dropout")(features)
+    logits = keras.layers.Dense(num_classes, name="logits", dtype="float32")(features)
+    return keras.layers.Activation(activation, name="predictions", dtype="float32")(logits)
