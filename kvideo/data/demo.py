@@ -1,0 +1,403 @@
+"""The demo data: six classes of real H.264 files that differ by motion alone.
+
+Every video shows a random texture that drifts in one of six directions, 60 degrees apart. A
+texture is a sum of plane waves with random directions, wavelengths and phases, that is, a sample
+of a statistically homogeneous and isotropic random field. Such a field looks the same, in
+distribution, wherever one cuts a picture out of it, so a single frame says nothing about the
+class. Drifting by (dx, dy) turns the phase of a wave with wave vector k by k·(dx, dy): the
+motion is exact, needs no interpolation, and has no seams.
+
+Each texture is shown once in every class, from the same starting point, at the same speed, with the
+same colours and contrast: the direction is all that differs. (The mean over many frames is a
+little smeared along the axis of motion. A linear classifier cannot use that, since the smeared
+texture is as random as the sharp one; the tests measure it.)
+
+The files are written at first use into a cache folder (`demo_folder`):
+
+    train/CLASS/NNN.mp4   val/CLASS/NNN.mp4   untrimmed/NNN.mp4
+    untrimmed/annotations.json (ActivityNet's form)   untrimmed/segments.csv   demo.json
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from kvideo.data.annotations import VideoRecord, VideoSet
+from kvideo.errors import DataError, KVideoError, UsageError
+from kvideo.files import is_disk_full
+
+SPLITS = ("train", "val", "untrimmed")
+VARIANTS = ("motion",)
+ENCODERS = ("libx264", "libopenh264", "h264")  # the first that this FFmpeg has
+MANIFEST = "demo.json"
+
+# Direction of the drift as seen on the screen: degrees counter-clockwise from "to the right".
+DIRECTIONS = {
+    "down_left": 240.0,
+    "down_right": 300.0,
+    "left": 180.0,
+    "right": 0.0,
+    "up_left": 120.0,
+    "up_right": 60.0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoSettings:
+    """What the demo data looks like. A change of any value needs a new `version`.
+
+    Args:
+        version: part of the cache folder's name.
+        size: height and width in pixels; even.
+        frame_rate: frames per second.
+        num_frames: frames of every trimmed video.
+        train: textures in the training part, so many videos in each class.
+        val: the same for the validation part.
+        speed: lowest and highest speed of the drift, pixels per second.
+        wavelength: shortest and longest wavelength of a texture, pixels.
+        waves: plane waves in a texture.
+        contrast: lowest and highest standard deviation of the brightness, grey levels.
+        noise: standard deviation of the noise, fresh in every frame, grey levels.
+        crf: constant rate factor of the encoder; lower is better.
+        keyframes: frames from keyframe to keyframe.
+        untrimmed: (training, validation) numbers of untrimmed videos.
+        untrimmed_seconds: shortest and longest untrimmed video, roughly.
+        action_seconds: shortest and longest segment with a class.
+        background_seconds: shortest and longest segment without one.
+    """
+
+    version: int = 1
+    size: int = 96
+    frame_rate: int = 20
+    num_frames: int = 44
+    train: int = 44
+    val: int = 12
+    speed: tuple[float, float] = (30.0, 50.0)
+    wavelength: tuple[float, float] = (9.0, 18.0)
+    waves: int = 96
+    contrast: tuple[float, float] = (32.0, 44.0)
+    noise: float = 2.0
+    crf: int = 20
+    keyframes: int = 12
+    untrimmed: tuple[int, int] = (6, 4)
+    untrimmed_seconds: tuple[float, float] = (32.0, 50.0)
+    action_seconds: tuple[float, float] = (2.0, 5.0)
+    background_seconds: tuple[float, float] = (1.5, 5.0)
+
+
+SETTINGS = DemoSettings()
+
+
+def demo_data(
+    split: str = "train",
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    variant: str = "motion",
+    seed: int = 0,
+) -> VideoSet:
+    """The demo videos; written at first use (some ten seconds, a few megabytes).
+
+    Args:
+        split: `"train"` or `"val"`: one record for each video. `"untrimmed"`: one record for each
+            labelled segment (`start`, `end`) of the untrimmed videos.
+        folder: where to keep demo data; by default `$KVIDEO_CACHE` or `~/.cache/kvideo`.
+        variant: `"motion"`.
+        seed: of everything random in the videos.
+
+    Returns:
+        The videos. A record's `group` is its texture, which all six classes share; `flip_safe` is
+        False, because a mirrored video belongs to another class.
+
+    Raises:
+        UsageError: there is no such split or variant.
+        DataError: the files cannot be written.
+    """
+    if split not in SPLITS:
+        raise UsageError(f"the demo data has no part {split!r}; it has {', '.join(SPLITS)}.")
+    top = demo_folder(folder, variant=variant, seed=seed)
+    names = tuple(sorted(DIRECTIONS))
+    records = []
+    if split == "untrimmed":
+        with open(top / split / "segments.csv", newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                records.append(
+                    VideoRecord(
+                        path=str(top / split / row["video"]),
+                        labels=(names.index(row["label"]),),
+                        start=float(row["start"]),
+                        end=float(row["end"]),
+                        group=row["video"],
+                    )
+                )
+    else:
+        for label, name in enumerate(names):
+            for path in sorted((top / split / name).glob("*.mp4")):
+                group = f"{split}/{path.stem}"
+                records.append(VideoRecord(path=str(path), labels=(label,), group=group))
+    return VideoSet(
+        records=tuple(records), class_names=names, source=f"demo ({split})", flip_safe=False
+    )
+
+
+def demo_folder(
+    folder: str | os.PathLike[str] | None = None, *, variant: str = "motion", seed: int = 0
+) -> Path:
+    """The folder that holds the demo data, which is written if it is not there yet.
+
+    Several processes may ask at once: each writes into a temporary folder of its own, and the first
+    to finish renames it. An interrupted write leaves nothing that counts.
+
+    Args:
+        folder: see `demo_data`.
+        variant: see `demo_data`.
+        seed: see `demo_data`.
+
+    Raises:
+        UsageError: there is no such variant.
+        DataError: the files cannot be written.
+    """
+    if variant not in VARIANTS:
+        raise UsageError(f"the demo data has no variant {variant!r}; it has {', '.join(VARIANTS)}.")
+    cache = Path(folder or os.environ.get("KVIDEO_CACHE") or Path.home() / ".cache" / "kvideo")
+    top = Path(os.path.abspath(cache)) / "demo" / f"{variant}-v{SETTINGS.version}-seed{seed}"
+    if _is_complete(top):
+        return top
+    try:
+        top.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(top.parent)
+        _write_and_rename(top, SETTINGS, seed)
+    except OSError as error:
+        reason = "the disk is full" if is_disk_full(error) else (error.strerror or str(error))
+        raise DataError(
+            f"cannot write the demo data to {top}: {reason}. "
+            "Set KVIDEO_CACHE to a folder with 20 MB of room."
+        ) from error
+    return top
+
+
+def _is_complete(top: Path) -> bool:
+    """Whether all files are there in the sizes in which they were written."""
+    try:
+        sizes = json.loads((top / MANIFEST).read_text(encoding="utf-8"))["files"]
+        return all((top / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _remove_abandoned(parent: Path, hours: float = 6.0) -> None:
+    """Remove temporary folders of processes that were killed."""
+    for path in parent.glob(".tmp-*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > hours * 3600:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _write_and_rename(top: Path, settings: DemoSettings, seed: int) -> None:
+    temporary = top.parent / f".tmp-{top.name}-{secrets.token_hex(4)}"
+    try:
+        _write(temporary, settings, seed)
+        if top.exists() and not _is_complete(top):  # somebody removed a part of it
+            damaged = top.parent / f".tmp-damaged-{secrets.token_hex(4)}"
+            with suppress(OSError):  # another process may have been quicker
+                os.rename(top, damaged)
+            shutil.rmtree(damaged, ignore_errors=True)
+        try:
+            os.rename(temporary, top)
+        except OSError:
+            if not _is_complete(top):  # otherwise another process has written the same files
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(top: Path, settings: DemoSettings, seed: int) -> None:
+    """Write all files below `top`, two or more at a time (encoding releases the GIL)."""
+    for split in ("train", "val"):
+        for name in DIRECTIONS:
+            (top / split / name).mkdir(parents=True)
+    (top / "untrimmed").mkdir()
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 2)) as pool:
+        jobs = [
+            pool.submit(_write_texture, top / split, settings, (seed, number, index), index)
+            for number, split in enumerate(("train", "val"))
+            for index in range(getattr(settings, split))
+        ]
+        long_jobs = [
+            pool.submit(_write_untrimmed, top / "untrimmed" / f"{index:03d}.mp4", settings,
+                        (seed, 2, index))
+            for index in range(sum(settings.untrimmed))
+        ]  # fmt: skip
+        try:
+            for job in jobs:
+                job.result()
+            segments = [job.result() for job in long_jobs]
+        except BaseException:  # Ctrl-C, a full disk: do not finish the queue first
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    _write_segments(top / "untrimmed", segments, settings)
+    files = {
+        str(path.relative_to(top).as_posix()): path.stat().st_size
+        for path in sorted(top.rglob("*"))
+        if path.is_file()
+    }
+    manifest = {"settings": dataclasses.asdict(settings), "seed": seed, "files": files}
+    (top / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+
+def _write_texture(folder: Path, settings: DemoSettings, key: tuple[int, ...], index: int) -> None:
+    """Write the six videos of one texture, one in each class."""
+    texture = Texture(settings, np.random.default_rng(key))
+    seconds = np.arange(settings.num_frames) / settings.frame_rate
+    for number, (name, degrees) in enumerate(DIRECTIONS.items()):
+        rates = texture.drift(degrees)  # (K,)
+        noise = np.random.default_rng((*key, number))
+        frames = texture.frames(texture.phases + seconds[:, None] * rates, noise)
+        (folder / name / f"{index:03d}.mp4").write_bytes(_encode(frames, settings))
+
+
+def _write_untrimmed(
+    path: Path, settings: DemoSettings, key: tuple[int, ...]
+) -> list[tuple[float, float, str | None]]:
+    """Write one long video; gives its segments (start, end, class or None), seconds.
+
+    Background is the same texture, still or "boiling": every wave moves in a direction of its own,
+    so that each pixel flickers just as it does under a drift, but nothing moves as a whole.
+    """
+    rng = np.random.default_rng(key)
+    texture = Texture(settings, rng)
+    rate, length = settings.frame_rate, rng.uniform(*settings.untrimmed_seconds)
+    classes = list(DIRECTIONS)
+    phases, segments, first, queue = [texture.phases], [], 0, []
+    while True:
+        still = rng.random() < 0.5
+        background = np.zeros_like(texture.phases) if still else texture.boil(rng)
+        count = round(rng.uniform(*settings.background_seconds) * rate)
+        segments.append((first, count, None, background))
+        first += count
+        if first >= length * rate:
+            break
+        if not queue:
+            queue = [classes[i] for i in rng.permutation(len(classes))]
+        name = queue.pop()
+        count = round(rng.uniform(*settings.action_seconds) * rate)
+        segments.append((first, count, name, texture.drift(DIRECTIONS[name])))
+        first += count
+    for _, count, _, rates in segments:
+        phases.extend(phases[-1] + np.arange(1, count + 1)[:, None] / rate * rates)
+    frames = texture.frames(np.stack(phases[:-1]), rng)
+    path.write_bytes(_encode(frames, settings))
+    return [(start / rate, (start + count) / rate, name) for start, count, name, _ in segments]
+
+
+def _write_segments(
+    folder: Path, videos: list[list[tuple[float, float, str | None]]], settings: DemoSettings
+) -> None:
+    """Write `annotations.json` (ActivityNet's form) and `segments.csv`."""
+    database = {}
+    rows = [("video", "start", "end", "label", "subset")]
+    for index, segments in enumerate(videos):
+        subset = "training" if index < settings.untrimmed[0] else "validation"
+        actions = [(start, end, name) for start, end, name in segments if name is not None]
+        database[f"{index:03d}"] = {
+            "duration": segments[-1][1],
+            "subset": subset,
+            "resolution": f"{settings.size}x{settings.size}",
+            "url": "",
+            "annotations": [{"segment": [s, e], "label": name} for s, e, name in actions],
+        }
+        rows += [(f"{index:03d}.mp4", f"{s:g}", f"{e:g}", name, subset) for s, e, name in actions]
+    document = {"version": f"kvideo demo {settings.version}", "taxonomy": [], "database": database}
+    (folder / "annotations.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+    with open(folder / "segments.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+class Texture:
+    """A coloured random texture: a sum of plane waves.
+
+    Args:
+        settings: see `DemoSettings`.
+        rng: where wave vectors, phases, speed, contrast and colours are drawn from.
+    """
+
+    def __init__(self, settings: DemoSettings, rng: np.random.Generator) -> None:
+        count = settings.waves
+        angles = rng.uniform(0, 2 * np.pi, count)
+        lengths = np.exp(rng.uniform(*np.log(settings.wavelength), count))
+        # Wave vectors, radians per pixel; rows: x to the right, y downwards.
+        self.vectors = 2 * np.pi / lengths * np.stack([np.cos(angles), np.sin(angles)])  # (2, K)
+        self.phases = rng.uniform(0, 2 * np.pi, count)  # (K,)
+        self.speed = rng.uniform(*settings.speed)  # pixels per second
+        self.settings = settings
+        self.contrast = rng.uniform(*settings.contrast)
+        self.mean = rng.uniform(96, 160, 3)
+        self.tint = rng.uniform(0.55, 1.0, 3)
+
+    def drift(self, degrees: float) -> np.ndarray:
+        """Phase change per second of every wave when the texture drifts; shape (K,)."""
+        angle = np.deg2rad(degrees)
+        return -self.speed * (np.array([np.cos(angle), -np.sin(angle)]) @ self.vectors)
+
+    def boil(self, rng: np.random.Generator) -> np.ndarray:
+        """Phase change per second when every wave drifts in a direction of its own; (K,)."""
+        angles = rng.uniform(0, 2 * np.pi, len(self.phases))
+        velocities = self.speed * np.stack([np.cos(angles), np.sin(angles)])
+        return np.sum(velocities * self.vectors, axis=0)
+
+    def frames(self, phases: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """Pictures (size, size, 3), uint8 RGB, for the rows of `phases` (T, K)."""
+        side = np.arange(self.settings.size)
+        along_x = np.exp(1j * np.outer(self.vectors[0], side)).astype(np.complex64)  # (K, W)
+        along_y = np.exp(1j * np.outer(side, self.vectors[1])).astype(np.complex64)  # (H, K)
+        scale = np.float32(self.contrast * np.sqrt(2 / len(self.phases)))
+        for row in np.exp(1j * phases).astype(np.complex64):
+            field = scale * ((along_y * row) @ along_x).real  # (H, W), standard deviation contrast
+            field += self.settings.noise * rng.standard_normal(field.shape, dtype=np.float32)
+            picture = self.mean.astype(np.float32) + field[..., None] * self.tint.astype(np.float32)
+            yield np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+
+
+def _encode(frames: Iterator[np.ndarray], settings: DemoSettings) -> bytes:
+    """H.264 in MP4, without sound."""
+    import av
+
+    name = _encoder()
+    options = {"g": str(settings.keyframes)}
+    if name == "libx264":
+        options |= {"preset": "veryfast", "crf": str(settings.crf)}
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream(name, rate=settings.frame_rate, options=options)
+        stream.width = stream.height = settings.size
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1  # the same bytes on every machine
+        for picture in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def _encoder() -> str:
+    import av
+
+    for name in ENCODERS:
+        with suppress(ValueError):  # av.codec.UnknownCodecError
+            av.Codec(name, "w")
+            return name
+    raise KVideoError(
+        "this build of PyAV has no H.264 encoder, which the demo data needs; install PyAV from "
+        "PyPI (pip install --force-reinstall --only-binary :all: av)."
+    )
