@@ -98,8 +98,9 @@ def _put_in_place(temporary: Path, target: Path) -> None:
 
 def _explain(error: BaseException, path: str | os.PathLike[str], temporary: Path) -> str | None:
     """A sentence for an error that is about writing `path`; None for any other."""
-    if isinstance(error, KVideoError):
-        return None
+    if isinstance(error, KVideoError):  # of another `atomic_path` inside the block, maybe
+        own, outer = str(temporary), str(path)
+        return str(error).replace(own, outer) if own in str(error) else None
     if is_disk_full(error):
         return (
             f"cannot write {path}: the disk is full (or a quota or size limit is reached). "

@@ -12,11 +12,12 @@ import shutil
 import sys
 import threading
 import time
-import unicodedata
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
+
+from kvideo.text import cut, display_width, printable
 
 Value = float | int | str | None
 
@@ -152,7 +153,7 @@ class Progress:
             return
         # The last column stays free: some terminals wrap when it is filled.
         line = self._fit(self._parts(now), shutil.get_terminal_size().columns - 1)
-        width = _width(line)
+        width = display_width(line)
         self._put("\r" + line + " " * (self._drawn_width - width))
         self._drawn_width = width
 
@@ -163,7 +164,7 @@ class Progress:
 
     def _parts(self, now: float) -> list[str]:
         """The label, the count, the time, the rate and the figures."""
-        parts = [_printable(self.label), self._count()]
+        parts = [printable(self.label), self._count()]
         if self._closed:
             parts.append(f"in {format_duration(now - self._started)}")
             rate = _rate((self._started, self._initial), (now, self.done))
@@ -186,15 +187,15 @@ class Progress:
     def _fit(self, parts: list[str], columns: int) -> str:
         """One line of at most `columns`: first the bar goes, then the figures from the last."""
         label, rest = parts[0], parts[1:]
-        room = columns - _width("  ".join(parts)) - 1
+        room = columns - display_width("  ".join(parts)) - 1
         if self.total and room >= _BAR[0]:
             size = min(room, _BAR[1])
             full = min(size, size * self.done // self.total)
             bar = self._bar[0] * full + self._bar[1] * (size - full)
             return "  ".join([f"{label} {bar}", *rest])
-        while len(rest) > 1 and _width("  ".join([label, *rest])) > columns:
+        while len(rest) > 1 and display_width("  ".join([label, *rest])) > columns:
             rest.pop()
-        return _cut("  ".join([label, *rest]), columns)
+        return cut("  ".join([label, *rest]), columns, mark="")
 
     def _put(self, text: str) -> None:
         if self._stream is None:
@@ -229,7 +230,7 @@ def _format_rate(rate: float, unit: str) -> str:
 
 
 def _format_figure(name: str, value: Value) -> str:
-    text = _number(value) if isinstance(value, (int, float)) else _printable(str(value))
+    text = _number(value) if isinstance(value, (int, float)) else printable(str(value))
     if name.endswith("_per_s"):
         return f"{text} {name[: -len('_per_s')].replace('_', ' ')}/s"
     return f"{name.replace('_', ' ')} {text}"
@@ -244,27 +245,6 @@ def _number(value: float, decimals: int = 3) -> str:
     if abs(value) >= 10:
         return f"{value:.1f}"
     return f"{value:.{decimals}f}" if abs(value) >= 0.001 or value == 0 else f"{value:.1e}"
-
-
-def _printable(text: str) -> str:
-    """Without line breaks and escape codes, which file names may hold."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def _width(text: str) -> int:
-    """Columns on a terminal: wide letters take two, combining marks none."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
-
-
-def _cut(text: str, columns: int) -> str:
-    while text and _width(text) > columns:
-        text = text[:-1]
-    return text
 
 
 def _is_terminal(stream: TextIO) -> bool:

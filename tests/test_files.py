@@ -95,6 +95,18 @@ def test_a_full_disk_is_one_sentence(tmp_path):
     assert names(tmp_path) == ["report.html"]
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+def test_one_inside_another_names_the_file_that_the_user_knows(tmp_path):
+    with pytest.raises(KVideoError, match=r"cannot write \S*/model\.keras: the disk") as caught:
+        with atomic_path(tmp_path / "model.keras") as outer:
+            outer.write_text("whole")
+            with atomic_path(outer) as inner:
+                inner.symlink_to("/dev/full")
+                inner.write_text("x")
+    assert ".tmp-" not in str(caught.value)
+    assert names(tmp_path) == []
+
+
 def test_a_size_limit_in_a_process_of_its_own(tmp_path):
     pytest.importorskip("resource")
     code = (
