@@ -24,6 +24,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import os
 import secrets
 import shutil
@@ -79,18 +80,18 @@ class DemoSettings:
         background_seconds: shortest and longest segment without one.
     """
 
-    version: int = 1
+    version: int = 2
     size: int = 96
     frame_rate: int = 20
     num_frames: int = 44
     train: int = 44
     val: int = 12
     speed: tuple[float, float] = (30.0, 50.0)
-    wavelength: tuple[float, float] = (9.0, 18.0)
+    wavelength: tuple[float, float] = (10.0, 18.0)
     waves: int = 96
-    contrast: tuple[float, float] = (32.0, 44.0)
+    contrast: tuple[float, float] = (26.0, 36.0)
     noise: float = 2.0
-    crf: int = 20
+    crf: int = 21
     keyframes: int = 12
     untrimmed: tuple[int, int] = (6, 4)
     untrimmed_seconds: tuple[float, float] = (32.0, 50.0)
@@ -229,7 +230,13 @@ def _write(top: Path, settings: DemoSettings, seed: int) -> None:
         for name in DIRECTIONS:
             (top / split / name).mkdir(parents=True)
     (top / "untrimmed").mkdir()
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 2)) as pool:
+    # Products of matrices this small are slower on several threads, much slower on a busy machine.
+    from threadpoolctl import threadpool_limits  # scikit-learn requires it
+
+    with (
+        threadpool_limits(limits=1),
+        ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 2)) as pool,
+    ):
         jobs = [
             pool.submit(_write_texture, top / split, settings, (seed, number, index), index)
             for number, split in enumerate(("train", "val"))
@@ -342,9 +349,10 @@ class Texture:
         self.phases = rng.uniform(0, 2 * np.pi, count)  # (K,)
         self.speed = rng.uniform(*settings.speed)  # pixels per second
         self.settings = settings
-        self.contrast = rng.uniform(*settings.contrast)
-        self.mean = rng.uniform(96, 160, 3)
-        self.tint = rng.uniform(0.55, 1.0, 3)
+        self.contrast = np.float32(rng.uniform(*settings.contrast))
+        self.luma = np.float32(rng.uniform(105, 145))
+        self.chroma = rng.uniform(104, 152, 2).astype(np.float32)
+        self.tints = rng.uniform(-14, 14, 2).astype(np.float32)
 
     def drift(self, degrees: float) -> np.ndarray:
         """Phase change per second of every wave when the texture drifts; shape (K,)."""
@@ -358,16 +366,30 @@ class Texture:
         return np.sum(velocities * self.vectors, axis=0)
 
     def frames(self, phases: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """Pictures (size, size, 3), uint8 RGB, for the rows of `phases` (T, K)."""
-        side = np.arange(self.settings.size)
-        along_x = np.exp(1j * np.outer(self.vectors[0], side)).astype(np.complex64)  # (K, W)
+        """Pictures for the rows of `phases` (T, K).
+
+        Yields:
+            uint8 (3/2 size, size): the planes of YCbCr 4:2:0 (limited range), as PyAV takes them.
+        """
+        size = self.settings.size
+        side = np.arange(size)
+        along_x = np.exp(-1j * np.outer(side, self.vectors[0])).astype(np.complex64)  # (W, K)
         along_y = np.exp(1j * np.outer(side, self.vectors[1])).astype(np.complex64)  # (H, K)
-        scale = np.float32(self.contrast * np.sqrt(2 / len(self.phases)))
-        for row in np.exp(1j * phases).astype(np.complex64):
-            field = scale * ((along_y * row) @ along_x).real  # (H, W), standard deviation contrast
-            field += self.settings.noise * rng.standard_normal(field.shape, dtype=np.float32)
-            picture = self.mean.astype(np.float32) + field[..., None] * self.tint.astype(np.float32)
-            yield np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+        # Re(a b) is the dot product of (Re a, Im a) with (Re b, -Im b): one real matrix product.
+        right = along_x.view(np.float32).T  # (2K, W)
+        scale = np.float32(np.sqrt(2 / self.vectors.shape[1]))
+        for chunk in np.array_split(phases, math.ceil(len(phases) / 32)):
+            waves = scale * np.exp(1j * chunk).astype(np.complex64)  # (t, K)
+            left = (along_y * waves[:, None]).view(np.float32)  # (t, H, 2K)
+            field = (left.reshape(-1, right.shape[0]) @ right).reshape(len(chunk), size, size)
+            noise = rng.standard_normal(field.shape, dtype=np.float32) * self.settings.noise
+            halved = field.reshape(-1, size // 2, 2, size // 2, 2).mean(axis=(2, 4))
+            planes = [self.luma + self.contrast * field + noise]
+            planes += [c + tint * halved for c, tint in zip(self.chroma, self.tints, strict=True)]
+            flat = np.concatenate([plane.reshape(len(chunk), -1) for plane in planes], axis=1)
+            yield from (
+                np.clip(np.rint(flat), 16, 235).astype(np.uint8).reshape(-1, size * 3 // 2, size)
+            )
 
 
 def _encode(frames: Iterator[np.ndarray], settings: DemoSettings) -> bytes:
@@ -384,8 +406,8 @@ def _encode(frames: Iterator[np.ndarray], settings: DemoSettings) -> bytes:
         stream.width = stream.height = settings.size
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1  # the same bytes on every machine
-        for picture in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for planes in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
         container.mux(stream.encode())
     return buffer.getvalue()
 
