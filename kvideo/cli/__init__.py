@@ -1,1 +1,79 @@
-"""(see the modules)"""
+"""The command line. Each command is a module of this package, imported when it is used."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from kvideo import __version__
+from kvideo.errors import KVideoError
+
+# Command → what `kvideo --help` says of it. The module has the command's name.
+COMMANDS = {
+    "fit": "Train a model on a folder of videos.",
+    "evaluate": "Test a model over many views of each video.",
+    "predict": "Label video files.",
+    "models": "List the models that can be trained.",
+    "check": "Find the files of a data set that cannot be used.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported one by one, so that `--help` is quick."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """The commands' names, in the order of the daily work."""
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """Imports one command."""
+        if name not in COMMANDS:
+            return None
+        return getattr(import_module(f"kvideo.cli.{name}"), name)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
+        """As click does, with a near name for an unknown one."""
+        import difflib
+
+        if args[0] not in COMMANDS and (near := difflib.get_close_matches(args[0], COMMANDS, 1)):
+            context.fail(f'there is no command "{args[0]}". Did you mean "{near[0]}"?')
+        return super().resolve_command(context, args)
+
+    def invoke(self, context: click.Context) -> Any:
+        """Turns an error that kvideo raises on purpose into its sentence and exit status."""
+        try:
+            return super().invoke(context)
+        except KVideoError as error:
+            click.echo(f"Error: {error}", err=True)
+            context.exit(error.exit_status)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="kvideo")
+def cli() -> None:
+    """Video recognition with Keras 3: train, test and use models on your own videos."""
+
+
+def main() -> None:
+    """Entry point of the `kvideo` command."""
+    import os
+
+    # TensorFlow's own messages would stand between a user and ours.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        status = cli.main(prog_name="kvideo", standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except click.Abort:
+        click.echo("Interrupted.", err=True)
+        sys.exit(1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)

@@ -10,7 +10,7 @@ import collections
 import dataclasses
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -46,7 +46,7 @@ def default_workers() -> int:
 
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Results of `function` over `items`, in order, computed by a pool of threads.
 
     At most `ahead` results wait at a time. An exception appears at its item's place. Closing the
@@ -221,6 +221,7 @@ class TrainingClips:
     workers: int = 2
     strict: bool = False
     failures: Failures = dataclasses.field(default_factory=Failures)
+    error: Exception | None = None  # what ended the last iteration early
 
     def epoch(
         self, epoch: int, first: int = 0, last: int | None = None
@@ -233,9 +234,16 @@ class TrainingClips:
         places = range(first, len(order) if last is None else min(last, len(order)))
         clip_bytes = int(np.prod(self.reader.spec.shape))
         ahead = max(self.workers, min(4 * self.workers, _MAX_AHEAD_BYTES // clip_bytes))
-        return ordered_map(
+        results = ordered_map(
             lambda place: self._load(epoch, place, int(order[place])), places, self.workers, ahead
         )
+        try:
+            yield from results
+        except Exception as error:
+            self.error = error
+            raise
+        finally:
+            results.close()
 
     def _load(self, epoch: int, place: int, index: int):
         spare = np.random.default_rng([self.seed, epoch, place, 1])

@@ -1,1 +1,5 @@
-"""(see the modules)"""
+"""Training: `Experiment` (what a run is made of) and `run` (carries it out)."""
+
+from kvideo.training.experiment import Experiment, FitResult, run
+
+__all__ = ["Experiment", "FitResult", "run"]

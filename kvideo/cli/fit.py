@@ -1,0 +1,93 @@
+"""`kvideo fit`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from kvideo.cli.options import KEY_VALUE, SIZE, json_option, print_json
+
+
+@click.command()
+@click.argument("data", required=False)
+@click.option("-m", "--model", help="A model's name; `kvideo models` lists them.")
+@click.option("-o", "--out", help="The run's folder.  [default: runs/DATA-MODEL]")
+@click.option("--resume", metavar="RUN", help="Go on with an interrupted run; no other options.")
+@click.option("--overwrite", is_flag=True, help="Replace the run that is in the folder.")
+@click.option("--val", metavar="DATA", help="Validation data, in any form that DATA may have.")
+@click.option(
+    "--val-fraction",
+    type=float,
+    metavar="SHARE",
+    help="Share of DATA to validate on, if it has no part for that.  [default: 0.2]",
+)
+@click.option("--root", metavar="DIR", help="Folder that a list's paths are relative to.")
+@click.option("--split", help="Which part of DATA to train on.")
+@click.option("--frames", "num_frames", type=int, help="Frames in a clip.")
+@click.option("--frame-rate", type=float, help="Frames per second of the clip.")
+@click.option("--size", type=SIZE, help="The clip's height and width in pixels.")
+@click.option(
+    "--framing",
+    help='How pictures come to that size: "crop", "letterbox" (whole picture, grey bars) or '
+    '"stretch".  [default: crop]',
+)
+@click.option(
+    "--set",
+    "model_options",
+    multiple=True,
+    type=KEY_VALUE,
+    metavar="NAME=VALUE",
+    help="A further argument of the model, such as backbone=efficientnet_lite0.",
+)
+@click.option("-w", "--weights", help='A .keras file to start from, or "imagenet".')
+@click.option("--freeze", metavar="LAYER", help="Keep the weights of all layers up to this one.")
+@click.option("-e", "--epochs", type=int, help="[default: 30]")
+@click.option("-b", "--batch-size", type=int, help="Clips in a step.  [default: 16]")
+@click.option("--optimizer", help="adamw or sgd.  [default: adamw]")
+@click.option("--lr", "--learning-rate", "learning_rate", type=float, help="At its peak.")
+@click.option("--weight-decay", type=float, help="Decoupled; not on norms and biases.")
+@click.option("--warmup-epochs", type=float, help="[default: 1]")
+@click.option("--label-smoothing", type=float, help="[default: 0]")
+@click.option("--class-weights", help='"none" or "balanced".  [default: none]')
+@click.option("--clip-norm", type=float, help="Largest norm of the gradient.")
+@click.option(
+    "--early-stopping", type=int, metavar="EPOCHS", help="Stop when validation gets no better."
+)
+@click.option("--crop", help="random_resized, random or center.  [default: random_resized]")
+@click.option("--min-area", type=float, help="Smallest share that a random crop takes.")
+@click.option("--flip", help='Mirror clips: "auto", "on" or "off".  [default: auto]')
+@click.option("--jitter", type=float, help="Strength of colour changes.  [default: 0.2]")
+@click.option("--precision", help="auto, float32 or bfloat16.  [default: auto]")
+@click.option("--strategy", help="auto, one or mirrored.  [default: auto]")
+@click.option("--seed", type=int, help="[default: 0]")
+@click.option("--deterministic", is_flag=True, default=None, help="Repeat a run to the bit.")
+@click.option("--workers", type=int, help="Decoding threads.  [default: one a processor]")
+@click.option("--strict", is_flag=True, default=None, help="Stop at the first video that fails.")
+@click.option("--quarantine", metavar="FILE", help="Leave out what `kvideo check` found bad.")
+@click.option("--val-clips", type=int, help="Clips a video in validation.  [default: 2]")
+@click.option("--checkpoint-minutes", type=float, help="Inside an epoch.  [default: 10]")
+@json_option
+def fit(
+    data: str | None, resume: str | None, overwrite: bool, as_json: bool, **options: Any
+) -> None:
+    """Train a model on DATA.
+
+    DATA is a folder with one folder of videos for each class, an annotation file, or the word
+    "demo". The run's folder receives the best model, a checkpoint to resume from, and the history.
+    """
+    from kvideo.training import Experiment, run
+
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    if "model_options" in given:
+        given["model_options"] = dict(given["model_options"])
+    if resume is not None:
+        if data is not None or given or overwrite:
+            raise click.UsageError("--resume RUN takes all settings from the run; give no others.")
+        result = run(Experiment.from_folder(resume), resume=True)
+    elif data is None:
+        raise click.UsageError('name the DATA to train on (a folder, a list, or "demo").')
+    else:
+        result = run(Experiment(data=data, **given), overwrite=overwrite)
+    if as_json:
+        print_json(result.to_json())

@@ -1,0 +1,53 @@
+"""Options and values that several commands share."""
+
+from __future__ import annotations
+
+import ast
+import json
+from typing import Any
+
+import click
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON document on standard output, nothing else."
+)
+
+
+def print_json(document: Any) -> None:
+    """Writes a JSON document to standard output."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+class _Size(click.ParamType):
+    name = "SIDE|HxW"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        sides = str(value).lower().split("x")
+        try:
+            height, width = (int(side) for side in (sides * 2 if len(sides) == 1 else sides))
+        except ValueError:
+            self.fail(f"{value!r} is neither a number of pixels nor HEIGHTxWIDTH.", param, ctx)
+        return height, width
+
+
+class _KeyValue(click.ParamType):
+    name = "NAME=VALUE"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, Any]:
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = value.partition("=")
+        if not equals or not name.isidentifier():
+            self.fail(f"{value!r} is not NAME=VALUE.", param, ctx)
+        return name, _literal(text)
+
+
+def _literal(text: str) -> Any:
+    """A number, True, None or a list of them; anything else is a string."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+SIZE, KEY_VALUE = _Size(), _KeyValue()

@@ -1,0 +1,206 @@
+"""From an experiment's names to objects: model, data, optimizer, loop."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kvideo.clip_spec import ClipSpec, recommended_clip, recommended_views
+from kvideo.data.annotations import VideoSet
+from kvideo.data.loading import TrainingClips, default_workers
+from kvideo.data.pipeline import class_counts, clip_reader
+from kvideo.errors import KVideoError, UsageError
+from kvideo.hardware import choose_precision, choose_strategy
+from kvideo.registry import MODELS, Entry, find
+from kvideo.saving import PRECISIONS, BuilderInfo, ModelInfo, load_model, model_info
+from kvideo.training.experiment import Experiment, experiment_clip, mirror_clips
+from kvideo.training.loop import Loop, LoopOptions
+from kvideo.training.losses import balanced_class_weights
+from kvideo.training.transfer import copy_weights, freeze_up_to, replace_head
+from kvideo.training.validation import Validation
+
+_LEARNING_RATES = {"adamw": 1e-3, "sgd": 0.05}
+_WEIGHT_DECAYS = {"adamw": 0.05, "sgd": 5e-4}
+
+
+@contextmanager
+def assemble(
+    experiment: Experiment,
+    videos: VideoSet,
+    validation: VideoSet | None,
+    folder: Path,
+    fingerprint: str,
+    say: Callable[[str], None],
+    stream: Any,
+) -> Iterator[Loop]:
+    """The loop of an experiment, ready to run; restores Keras's global settings afterwards.
+
+    Raises:
+        UsageError: an impossible clip, an unknown layer, a batch that the devices cannot share.
+        UnknownNameError, PluginLoadError: the model.
+        ModelFileError: the weights.
+    """
+    keras.utils.set_random_seed(experiment.seed)
+    if experiment.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    precision = choose_precision(experiment.precision)
+    strategy = choose_strategy(experiment.strategy)
+    with strategy.scope():
+        model, info = _model(experiment, videos, precision, say)
+        if experiment.freeze:
+            say(f"{freeze_up_to(model, experiment.freeze)} layers are frozen.")
+        optimizer = make_optimizer(experiment, model)
+    reader = clip_reader(info.clip_spec)
+    workers = experiment.workers or default_workers()
+    mirror = mirror_clips(experiment, videos)
+    clips = TrainingClips(
+        videos,
+        reader,
+        experiment.augmentation(mirror),
+        seed=experiment.seed,
+        workers=workers,
+        strict=experiment.strict,
+    )
+    validate = None
+    if validation is not None:
+        validate = Validation(
+            model, validation, reader, experiment.val_clips, experiment.batch_size, workers
+        )
+    spec = info.clip_spec
+    say(
+        f"{model.name}: {model.count_params():,} parameters, clips of {spec.num_frames} frames at "
+        f"{spec.frame_rate:g}/s, {spec.size[0]}×{spec.size[1]}, {precision}, "
+        f"{strategy.num_replicas_in_sync} device(s), "
+        + ("mirrored at random." if mirror else "not mirrored.")
+    )
+    balanced = experiment.class_weights == "balanced"
+    yield Loop(
+        model,
+        info,
+        clips,
+        optimizer,
+        strategy,
+        loop_options(experiment),
+        folder,
+        validate=validate,
+        class_weights=balanced_class_weights(class_counts(videos)) if balanced else None,
+        fingerprint=fingerprint,
+        say=say,
+        stream=stream,
+    )
+
+
+def loop_options(experiment: Experiment) -> LoopOptions:
+    """The part of an experiment that the loop needs, defaults filled in."""
+    rate = experiment.learning_rate or _LEARNING_RATES[experiment.optimizer]
+    shared = {field.name for field in dataclasses.fields(LoopOptions)}
+    values = {name: getattr(experiment, name) for name in shared}
+    return LoopOptions(**{**values, "learning_rate": rate})
+
+
+def make_optimizer(experiment: Experiment, model: keras.Model) -> keras.optimizers.Optimizer:
+    """SGD or AdamW, with decoupled weight decay on kernels only."""
+    options = loop_options(experiment)
+    decay = experiment.weight_decay
+    if decay is None:
+        decay = _WEIGHT_DECAYS[experiment.optimizer]
+    optimizer: keras.optimizers.Optimizer
+    if experiment.optimizer == "adamw":
+        optimizer = keras.optimizers.AdamW(options.learning_rate, weight_decay=decay)
+    else:
+        optimizer = keras.optimizers.SGD(
+            options.learning_rate, momentum=0.9, nesterov=True, weight_decay=decay
+        )
+    # Normalization's scales and offsets and all biases are vectors; kernels are not.
+    vectors = [variable for variable in model.trainable_variables if len(variable.shape) <= 1]
+    if vectors:
+        optimizer.exclude_from_weight_decay(var_list=vectors)
+    return optimizer
+
+
+def _model(
+    experiment: Experiment, videos: VideoSet, precision: str, say: Callable[[str], None]
+) -> tuple[keras.Model, ModelInfo]:
+    """The model to train: a fresh one, or one that begins with a file's weights."""
+    weights = experiment.weights
+    from_file = weights is not None and weights.endswith(".keras")
+    if experiment.model is None and from_file:
+        return _continue_model(experiment, videos, precision, say)
+    entry = find(MODELS, experiment.model or "")
+    builder = entry.load()
+    spec = experiment_clip(experiment, recommended_clip(builder))
+    options = dict(experiment.model_options)
+    if weights is not None and not from_file:
+        options["weights"] = weights
+    model = _build(entry, videos, spec, options, precision)
+    if from_file:
+        source = load_model(str(weights))
+        say(f"From {weights}: {copy_weights(source, model)}")
+    views = recommended_views(builder)
+    return model, _info(videos, spec, views, _builder_info(entry, experiment.model_options))
+
+
+def _continue_model(
+    experiment: Experiment, videos: VideoSet, precision: str, say: Callable[[str], None]
+) -> tuple[keras.Model, ModelInfo]:
+    """The model of a file; its head is replaced where the classes differ."""
+    model = load_model(str(experiment.weights), precision=precision)
+    old = model_info(model)
+    spec = experiment_clip(experiment, old.clip_spec)
+    if spec.shape != old.clip_spec.shape:
+        if old.builder is None:
+            raise UsageError(
+                f"{experiment.weights} takes clips of shape {old.clip_spec.shape}, not "
+                f"{spec.shape}, and does not say how it was built."
+            )
+        source, entry = model, find(MODELS, old.builder.name)
+        model = _build(entry, videos, spec, old.builder.options, precision)
+        say(f"From {experiment.weights}: {copy_weights(source, model)}")
+    elif old.class_names != videos.class_names or old.multi_label != videos.multi_label:
+        activation = "sigmoid" if videos.multi_label else "softmax"
+        model = replace_head(model, len(videos.class_names), activation)
+        say(f"A fresh head for {len(videos.class_names)} classes; all else from {experiment.weights}.")
+    return model, _info(videos, spec, old.views, old.builder)
+
+
+def _build(
+    entry: Entry, videos: VideoSet, spec: ClipSpec, options: dict[str, Any], precision: str
+) -> keras.Model:
+    """Calls a builder under the precision's policy.
+
+    Raises:
+        UsageError: the builder does not take the arguments.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(PRECISIONS[precision])
+    try:
+        return entry.load()(
+            len(videos.class_names),
+            input_shape=spec.shape,
+            classifier_activation="sigmoid" if videos.multi_label else "softmax",
+            **options,
+        )
+    except (TypeError, ValueError) as cause:
+        if isinstance(cause, KVideoError):
+            raise
+        raise UsageError(
+            f'the model "{entry.name}" cannot be built for clips of {spec.shape}'
+            + (f" with {options}" if options else "")
+            + f": {cause}"
+        ) from cause
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _builder_info(entry: Entry, options: dict[str, Any]) -> BuilderInfo:
+    return BuilderInfo(entry.name, entry.value, entry.distribution, entry.version, dict(options))
+
+
+def _info(videos: VideoSet, spec: ClipSpec, views: Any, builder: BuilderInfo | None) -> ModelInfo:
+    return ModelInfo(spec, videos.class_names, videos.multi_label, views, builder)

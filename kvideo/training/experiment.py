@@ -1,0 +1,403 @@
+"""A run as data: one dataclass that holds all it needs, and the function that carries it out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvideo import __version__
+from kvideo.clip_spec import ClipSpec
+from kvideo.data.annotations import VideoSet, find_splits, read_data
+from kvideo.data.sampling import Augmentation
+from kvideo.errors import DataError, UsageError
+from kvideo.files import write_text_atomic
+
+if TYPE_CHECKING:
+    from kvideo.training.loop import LoopState
+
+EXPERIMENT = "experiment.json"
+OPTIMIZERS = ("adamw", "sgd")
+PRECISIONS = ("auto", "float32", "bfloat16")
+_DIRECTIONS = {"left", "right", "leftward", "rightward", "clockwise", "anticlockwise"}
+_DIRECTIONS |= {"counterclockwise", "leftwards", "rightwards"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """All that a training run is made of.
+
+    Args:
+        data: a folder of class folders, an annotation file, or `"demo"`.
+        model: a registered model's name; None takes the model of the file `weights`.
+        out: the run's folder; None makes `runs/DATA-MODEL`, with a number if that exists.
+        val: validation data, in any form that `data` may have.
+        val_fraction: share of `data` to validate on where there is no other validation part.
+        root: folder that the annotation file's paths are relative to.
+        split: which part of an annotation file or folder with several parts to train on.
+        num_frames: frames in a clip; None: as the model recommends.
+        frame_rate: frames per second of the clip; None: as the model recommends.
+        size: (height, width) of the clip; None: as the model recommends.
+        framing: `"crop"`, `"letterbox"` or `"stretch"`; None: `"crop"`.
+        model_options: further arguments of the model's builder.
+        weights: a `.keras` file to start from, or a name that the builder knows (`"imagenet"`).
+        freeze: a layer's name: it and all layers before it keep their weights.
+        epochs: passes over the training videos.
+        batch_size: clips in a step.
+        optimizer: `"adamw"` or `"sgd"` (momentum 0.9, Nesterov).
+        learning_rate: at the peak; None: 0.001 for adamw, 0.05 for sgd.
+        weight_decay: decoupled; not on normalization and biases. None: 0.05 for adamw, 0.0005 for
+            sgd.
+        warmup_epochs: epochs of linear warm-up before the cosine.
+        label_smoothing: 0 to below 1.
+        class_weights: `"none"`, or `"balanced"`: every class counts alike.
+        clip_norm: largest norm of the gradient; None for no limit.
+        early_stopping: stop after that many epochs without a better validation; None: never.
+        crop: see `Augmentation.crop`.
+        min_area: see `Augmentation.min_area`.
+        flip: `"auto"` mirrors unless the data set or a class name says that direction matters.
+        jitter: strength of the changes of brightness, contrast and saturation; 0 to below 1.
+        precision: `"auto"` (bfloat16 where the hardware has it), `"float32"` or `"bfloat16"`.
+        strategy: `"auto"`, `"one"` or `"mirrored"`.
+        seed: determines weights, order, clips and changes.
+        deterministic: the same run to the bit, at some cost in speed.
+        workers: decoding threads; None: as many as processors.
+        strict: stop at the first video that fails, instead of replacing it.
+        quarantine: a file of `kvideo check --quarantine`, whose videos are left out.
+        val_clips: clips of each video for the validation after each epoch.
+        checkpoint_minutes: how often to write a checkpoint inside an epoch.
+
+    Raises:
+        UsageError: a value is out of its range.
+    """
+
+    data: str
+    model: str | None = None
+    out: str | None = None
+    val: str | None = None
+    val_fraction: float = 0.2
+    root: str | None = None
+    split: str | None = None
+    num_frames: int | None = None
+    frame_rate: float | None = None
+    size: tuple[int, int] | None = None
+    framing: str | None = None
+    model_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    weights: str | None = None
+    freeze: str | None = None
+    epochs: int = 30
+    batch_size: int = 16
+    optimizer: str = "adamw"
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    warmup_epochs: float = 1.0
+    label_smoothing: float = 0.0
+    class_weights: str = "none"
+    clip_norm: float | None = None
+    early_stopping: int | None = None
+    crop: str = "random_resized"
+    min_area: float = 0.4
+    flip: str = "auto"
+    jitter: float = 0.2
+    precision: str = "auto"
+    strategy: str = "auto"
+    seed: int = 0
+    deterministic: bool = False
+    workers: int | None = None
+    strict: bool = False
+    quarantine: str | None = None
+    val_clips: int = 2
+    checkpoint_minutes: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            object.__setattr__(self, "size", tuple(self.size))
+        if self.model is None and not (self.weights or "").endswith(".keras"):
+            raise UsageError("name a model (`kvideo models` lists them), or weights to start from.")
+        _choice("optimizer", self.optimizer, OPTIMIZERS)
+        _choice("class_weights", self.class_weights, ("none", "balanced"))
+        _choice("flip", self.flip, ("auto", "on", "off"))
+        _choice("precision", self.precision, PRECISIONS)
+        _choice("strategy", self.strategy, ("auto", "one", "mirrored"))
+        for name in ("epochs", "batch_size", "val_clips"):
+            _check(name, getattr(self, name) >= 1, getattr(self, name), "at least 1")
+        if self.workers is not None:
+            _check("workers", self.workers >= 1, self.workers, "at least 1")
+        _check("val_fraction", 0 <= self.val_fraction < 1, self.val_fraction, "0 to below 1")
+        _check(
+            "label_smoothing", 0 <= self.label_smoothing < 1, self.label_smoothing, "0 to below 1"
+        )
+        for name in ("learning_rate", "clip_norm"):
+            value = getattr(self, name)
+            _check(name, value is None or value > 0, value, "above 0")
+        self.augmentation(flip=False)  # checks its own ranges
+
+    def augmentation(self, flip: bool) -> Augmentation:
+        """The random changes to training clips."""
+        return Augmentation(
+            crop=self.crop,
+            min_area=self.min_area,
+            flip=flip,
+            brightness=self.jitter,
+            contrast=self.jitter,
+            saturation=self.jitter,
+        )
+
+    def to_json(self) -> str:
+        """The text of `experiment.json`."""
+        return json.dumps({"kvideo_version": __version__, **dataclasses.asdict(self)}, indent=2)
+
+    @classmethod
+    def from_folder(cls, folder: str | os.PathLike[str]) -> Experiment:
+        """The experiment of a run's folder.
+
+        Raises:
+            UsageError: the folder holds no run, or one of another version with other settings.
+        """
+        path = Path(folder) / EXPERIMENT
+        try:
+            values = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise UsageError(f"{folder} is not a run's folder: it has no {EXPERIMENT}.") from None
+        except (OSError, json.JSONDecodeError) as cause:
+            raise UsageError(f"{path} cannot be read: {cause}") from cause
+        version = values.pop("kvideo_version", "?")
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise UsageError(
+                f"{path} was written by kvideo {version} and has a setting that this version "
+                f"({__version__}) does not know: {unknown[0]}."
+            )
+        return cls(**{**values, "out": str(folder)})
+
+
+@dataclasses.dataclass(frozen=True)
+class FitResult:
+    """What a training run gave.
+
+    Attributes:
+        folder: the run's folder.
+        model_path: the best model so far.
+        history: one row of figures for each epoch.
+        best_epoch: from 1.
+        bottleneck: a sentence about loader and model.
+        failures: sentences about the videos that could not be read.
+    """
+
+    folder: Path
+    model_path: Path
+    history: list[dict[str, float]]
+    best_epoch: int
+    bottleneck: str
+    failures: list[str]
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The figures of the best epoch."""
+        return self.history[self.best_epoch - 1]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "folder": str(self.folder),
+            "model": str(self.model_path),
+            "best_epoch": self.best_epoch,
+            "best": self.best,
+            "history": self.history,
+            "bottleneck": self.bottleneck,
+            "failures": self.failures,
+        }
+
+
+def run(
+    experiment: Experiment,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] | None = None,
+    stream: Any = None,
+) -> FitResult:
+    """Carries out an experiment.
+
+    Args:
+        experiment: what to do.
+        resume: go on from the last checkpoint of `experiment.out`.
+        overwrite: train into `experiment.out` even if there is a run already.
+        say: takes lines for a person; by default they go to standard error.
+        stream: where the progress bar goes; by default standard error.
+
+    Raises:
+        UsageError: arguments that contradict each other.
+        DataError: the data cannot be trained on.
+        TrainingInterrupted, TrainingDiverged: see `kvideo.training.loop`.
+        KVideoError: any other work that could not be done.
+    """
+    say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+    videos, validation = _read_videos(experiment, say)
+    from kvideo.training.assembly import assemble
+
+    folder = _run_folder(experiment, resume, overwrite)
+    experiment = dataclasses.replace(experiment, out=str(folder))
+    fingerprint = _fingerprint(videos)
+    with assemble(experiment, videos, validation, folder, fingerprint, say, stream) as loop:
+        folder.mkdir(parents=True, exist_ok=True)
+        if resume:
+            loop.resume()
+            done = f"epoch {loop.state.epoch + 1}, step {loop.state.step + 1}"
+            say(f"Resuming {folder} at {done}.")
+        else:
+            write_text_atomic(folder / EXPERIMENT, experiment.to_json())
+        state = loop.run()
+        if summary := loop.clips.failures.summary():
+            say(summary)
+        result = _result(folder, state, loop.bottleneck(), loop.clips.failures.errors())
+    say(_closing_lines(result, validated=validation is not None))
+    return result
+
+
+def _result(folder: Path, state: LoopState, bottleneck: str, failures: list) -> FitResult:
+    from kvideo.training.loop import MODEL
+
+    return FitResult(
+        folder=folder,
+        model_path=folder / MODEL,
+        history=state.rows,
+        best_epoch=state.best_epoch,
+        bottleneck=bottleneck,
+        failures=[str(error) for error in failures],
+    )
+
+
+def _closing_lines(result: FitResult, validated: bool) -> str:
+    figures = {name: value for name, value in result.best.items() if name.startswith("val_")}
+    if not validated:
+        figures = {name: result.best[name] for name in ("loss", "accuracy")}
+    shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+    which = "Best epoch" if validated else "Last epoch"
+    return f"{which}: {result.best_epoch} ({shown}). {result.bottleneck}\nModel: {result.model_path}"
+
+
+def _read_videos(
+    experiment: Experiment, say: Callable[[str], None]
+) -> tuple[VideoSet, VideoSet | None]:
+    """Training and validation videos; says where they come from."""
+    parts = find_splits(experiment.data)
+    split = experiment.split or ("train" if "train" in parts else None)
+    videos = read_data(experiment.data, root=experiment.root, split=split)
+    if experiment.val is not None:
+        names = videos.class_names
+        validation = read_data(experiment.val, root=experiment.root, class_names=names)
+    else:
+        validation = None
+        if experiment.split is None and "val" in parts:
+            validation = read_data(
+                experiment.data, root=experiment.root, split="val", class_names=videos.class_names
+            )
+        elif experiment.val_fraction:
+            from kvideo.data.annotations import split_validation
+
+            videos, validation = split_validation(
+                videos, experiment.val_fraction, seed=experiment.seed
+            )
+    if experiment.quarantine:
+        from kvideo.data.check import read_quarantine
+
+        bad = read_quarantine(experiment.quarantine)
+        videos = _without(videos, bad, say)
+        validation = validation and _without(validation, bad, say)
+    _check_trainable(videos)
+    counts = f"{len(videos.records)} videos of {len(videos.class_names)} classes"
+    if validation is not None and validation.records:
+        say(f"Training on {counts}, validating on {len(validation.records)}.")
+        return videos, validation
+    say(f"Training on {counts}, without validation.")
+    return videos, None
+
+
+def _without(videos: VideoSet, bad: Any, say: Callable[[str], None]) -> VideoSet:
+    kept = tuple(record for record in videos.records if record.path not in bad)
+    if len(kept) < len(videos.records):
+        say(f"{len(videos.records) - len(kept)} quarantined videos are left out.")
+    return dataclasses.replace(videos, records=kept)
+
+
+def _check_trainable(videos: VideoSet) -> None:
+    unlabelled = [record.path for record in videos.records if not record.labels]
+    if unlabelled:
+        raise DataError(
+            f"{len(unlabelled)} videos of {videos.source} have no label, the first being "
+            f"{unlabelled[0]}."
+        )
+    present = {label for record in videos.records for label in record.labels}
+    if len(videos.class_names) < 2 or (len(present) < 2 and not videos.multi_label):
+        raise DataError(
+            f"{videos.source} has one class only ({', '.join(videos.class_names)}); a classifier "
+            "needs two at least."
+        )
+
+
+def mirror_clips(experiment: Experiment, videos: VideoSet) -> bool:
+    """Whether to mirror clips: asked for, or not known to change what a video means."""
+    if experiment.flip != "auto":
+        return experiment.flip == "on"
+    words = {
+        word for name in videos.class_names for word in name.lower().replace("-", "_").split("_")
+    }
+    words |= {word for name in videos.class_names for word in name.lower().split()}
+    return videos.flip_safe and not words & _DIRECTIONS
+
+
+def experiment_clip(experiment: Experiment, recommended: ClipSpec) -> ClipSpec:
+    """The clip that was asked for, on top of the model's recommendation."""
+    asked = {
+        name: getattr(experiment, name)
+        for name in ("num_frames", "frame_rate", "size", "framing")
+        if getattr(experiment, name) is not None
+    }
+    if "size" in asked:
+        asked["short_side"] = None
+    return recommended.replace(**asked)
+
+
+def _run_folder(experiment: Experiment, resume: bool, overwrite: bool) -> Path:
+    if experiment.out is not None:
+        folder = Path(experiment.out)
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"{folder} is a file; a run needs a folder.")
+        if not resume and not overwrite and (folder / EXPERIMENT).exists():
+            raise UsageError(
+                f"{folder} holds a run already: --resume {folder} goes on with it, --overwrite "
+                "replaces it, another --out keeps both."
+            )
+        return folder
+    model = experiment.model or Path(experiment.weights or "model").stem
+    stem = f"{Path(experiment.data).stem or 'data'}-{model}"
+    number, folder = 1, Path("runs") / stem
+    while folder.exists():
+        number += 1
+        folder = Path("runs") / f"{stem}-{number}"
+    return folder
+
+
+def _fingerprint(videos: VideoSet) -> str:
+    """Identifies records and labels, but not where the files lie."""
+    digest = hashlib.sha256(repr(videos.class_names).encode())
+    for record in videos.records:
+        name = os.path.basename(record.path)
+        digest.update(repr((name, record.labels, record.start, record.end)).encode())
+    return digest.hexdigest()
+
+
+def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{name} must be one of {', '.join(allowed)}, not {value!r}.")
+
+
+def _check(name: str, good: bool, value: Any, rule: str) -> None:
+    if not good:
+        raise UsageError(f"{name} must be {rule}, not {value!r}.")

@@ -1,0 +1,393 @@
+"""One training loop over the public `tf.distribute` API: steps, checkpoints, history, guard."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from kvideo.data.loading import TrainingClips
+from kvideo.data.pipeline import batches
+from kvideo.errors import DataError, KVideoError, UsageError
+from kvideo.hardware import use_xla
+from kvideo.progress import Progress
+from kvideo.saving import ModelInfo, save_model
+from kvideo.training.checkpoint import read_checkpoint, restore_variables, write_checkpoint
+from kvideo.training.history import History
+from kvideo.training.losses import classification_loss, num_hits
+from kvideo.training.schedules import warmup_cosine
+
+if TYPE_CHECKING:
+    import keras
+
+CHECKPOINT = Path("checkpoint") / "last.npz"
+MODEL = "model.keras"
+# Where waiting for clips takes more than this share of the time, the loader is the bottleneck.
+_LOADER_BOUND = 0.15
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopOptions:
+    """What the loop itself needs to know.
+
+    Args:
+        epochs: passes over the training videos.
+        batch_size: clips in a step, over all replicas.
+        learning_rate: at the schedule's peak.
+        warmup_epochs: epochs of linear warm-up; may be a fraction.
+        label_smoothing: see `classification_loss`.
+        clip_norm: largest norm of the whole gradient; None for no limit.
+        early_stopping: epochs without a better validation result after which to stop; None: never.
+        checkpoint_minutes: how often to write a checkpoint inside an epoch.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    warmup_epochs: float = 1.0
+    label_smoothing: float = 0.0
+    clip_norm: float | None = None
+    early_stopping: int | None = None
+    checkpoint_minutes: float = 10.0
+
+
+@dataclasses.dataclass
+class LoopState:
+    """Where the loop is: the JSON part of a checkpoint.
+
+    `sums` are loss, hits and examples of the epoch's steps so far.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    sums: list[float] = dataclasses.field(default_factory=lambda: [0.0, 0.0, 0.0])
+    rows: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    best: list[float] | None = None
+    best_epoch: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+    fingerprint: str = ""
+
+
+class TrainingInterrupted(KVideoError):
+    """Ctrl-C: a checkpoint was written; the message says how to go on."""
+
+
+class TrainingDiverged(KVideoError):
+    """The loss is not a number any more."""
+
+
+class Loop:
+    """Trains a model on clips, epoch by epoch, into a run's folder.
+
+    Args:
+        model: built under `strategy`'s scope.
+        info: what to save beside the weights.
+        clips: training clips.
+        optimizer: built under `strategy`'s scope.
+        strategy: a `tf.distribute` strategy.
+        options: see `LoopOptions`.
+        folder: the run's folder; `model.keras`, `checkpoint/`, `history.csv` and `tensorboard/`
+            come there.
+        validate: gives figures (`val_loss`, and `val_accuracy` or `val_mAP`) for the weights as
+            they are.
+        class_weights: (num_classes,) or None.
+        fingerprint: identifies the data; a checkpoint of other data is refused.
+        say: takes lines for a person.
+        stream: where the progress bar goes; None for standard error.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        info: ModelInfo,
+        clips: TrainingClips,
+        optimizer: keras.optimizers.Optimizer,
+        strategy: tf.distribute.Strategy,
+        options: LoopOptions,
+        folder: Path,
+        *,
+        validate: Callable[[], dict[str, float]] | None = None,
+        class_weights: np.ndarray | None = None,
+        fingerprint: str = "",
+        say: Callable[[str], None] = print,
+        stream: Any = None,
+    ) -> None:
+        self.model, self.info, self.clips, self.optimizer = model, info, clips, optimizer
+        self.strategy, self.options, self.folder = strategy, options, folder
+        self.validate, self.say, self.stream = validate, say, stream
+        self.class_weights = class_weights
+        self.state = LoopState(fingerprint=fingerprint)
+        self.batch_size = min(options.batch_size, len(clips.videos.records))
+        self.steps_per_epoch = len(clips.videos.records) // self.batch_size
+        if self.batch_size % strategy.num_replicas_in_sync:
+            raise UsageError(
+                f"the batch size ({self.batch_size}) must be a multiple of the number of devices "
+                f"({strategy.num_replicas_in_sync})."
+            )
+        with strategy.scope():
+            optimizer.build(model.trainable_variables)
+        self._step = self._compile_step()
+
+    # -- one step ------------------------------------------------------------------------------
+
+    def _compile_step(self) -> Callable[[Any, Any], tf.Tensor]:
+        import keras
+
+        strategy, options, optimizer = self.strategy, self.options, self.optimizer
+        num_replicas, batch_size = strategy.num_replicas_in_sync, self.batch_size
+        multi_label = self.info.multi_label
+        weights = None if self.class_weights is None else tf.constant(self.class_weights)
+        network = keras.Model(self.model.inputs, _logits(self.model))
+        variables = self.model.trainable_variables
+
+        def replica_step(clips: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+            with tf.GradientTape() as tape:
+                logits = network(clips, training=True)
+                losses = classification_loss(
+                    labels,
+                    logits,
+                    multi_label=multi_label,
+                    label_smoothing=options.label_smoothing,
+                    class_weights=weights,
+                )
+                loss = tf.reduce_sum(losses) / batch_size
+                if network.losses:
+                    loss += tf.add_n(network.losses) / num_replicas
+            gradients = tape.gradient(loss, [variable.value for variable in variables])
+            if options.clip_norm:
+                gradients = _clip(gradients, options.clip_norm, num_replicas)
+            optimizer.apply(gradients, variables)
+            hits = num_hits(labels, logits, multi_label)
+            return tf.stack([tf.reduce_sum(losses), hits, tf.cast(tf.shape(logits)[0], tf.float32)])
+
+        # XLA cannot compile the collectives of several replicas into one program.
+        @tf.function(jit_compile=use_xla() and num_replicas == 1)
+        def step(clips, labels):
+            sums = strategy.run(replica_step, args=(clips, labels))
+            return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+
+        return step
+
+    # -- the run -------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """Goes back to the last checkpoint of the folder.
+
+        Raises:
+            ModelFileError: there is none, or it is damaged or of another model.
+            DataError: the data set is not the one that the checkpoint was trained on.
+        """
+        path = self.folder / CHECKPOINT
+        arrays, values = read_checkpoint(path)
+        state = LoopState(**values)
+        if state.fingerprint != self.state.fingerprint:
+            raise DataError(
+                f"the videos or labels have changed since {self.folder} was trained. Begin a new "
+                f"run from its weights: --weights {self.folder / MODEL}"
+            )
+        restore_variables(self._variables(), arrays, path)
+        self.state = state
+
+    def run(self) -> LoopState:
+        """Trains to the end.
+
+        Raises:
+            TrainingInterrupted: Ctrl-C; a checkpoint has been written.
+            TrainingDiverged: the loss is not a number; the last checkpoint is as it was.
+            DecodeError, DataError: videos fail in strict mode, or too many of them.
+            KVideoError: the disk is full.
+        """
+        (self.folder / CHECKPOINT).parent.mkdir(parents=True, exist_ok=True)
+        history = History(self.folder, self.state.rows)
+        history.write_csv()
+        try:
+            with _interruptible() as interrupted:
+                while self.state.epoch < self.options.epochs and not self._should_stop():
+                    self._epoch(history, interrupted)
+        finally:
+            history.close()
+        return self.state
+
+    def waiting_share(self) -> float:
+        """Share of the training time that went into waiting for clips."""
+        return self.state.waited / self.state.seconds if self.state.seconds else 0.0
+
+    def bottleneck(self) -> str:
+        """A sentence: was it the loader or the model?"""
+        share = self.waiting_share()
+        if share > _LOADER_BOUND:
+            return (
+                f"The loader was the bottleneck: {share:.0%} of the time was spent waiting for "
+                "clips. More --workers or smaller videos would help."
+            )
+        return f"The model was the bottleneck: only {share:.0%} of the time went into waiting."
+
+    def _epoch(self, history: History, interrupted: threading.Event) -> None:
+        state, options = self.state, self.options
+        number = state.epoch + 1
+        begun, first_step = time.perf_counter(), state.step
+        dataset = batches(
+            self.clips, self.batch_size, epoch=state.epoch, first_batch=state.step
+        )
+        label = f"epoch {number}/{options.epochs}"
+        clips_done = self.steps_per_epoch * self.batch_size
+        with Progress(clips_done, label, self.stream) as progress:
+            progress.update(first_step * self.batch_size)
+            waited = self._steps(dataset, progress, interrupted)
+            seconds = time.perf_counter() - begun
+            row = {"epoch": number, **self._training_figures()}
+            row["learning_rate"] = self._learning_rate(number * self.steps_per_epoch - 1)
+            row["clips_per_s"] = (self.steps_per_epoch - first_step) * self.batch_size / seconds
+            row["data_wait"] = waited / seconds
+            if self.validate is not None:
+                row.update(self.validate())
+                shown = {name: row[name] for name in row if name.startswith("val_")}
+                progress.update(0, **shown)
+            row["seconds"] = time.perf_counter() - begun
+        state.seconds += seconds
+        state.waited += waited
+        state.epoch, state.step, state.sums = number, 0, [0.0, 0.0, 0.0]
+        rank = _rank(row)
+        if state.best is None or self.validate is None or rank > state.best:
+            state.best, state.best_epoch = rank, number
+            save_model(self.model, self.folder / MODEL, self.info)
+        history.append(row)
+        state.rows = history.rows
+        self._checkpoint()
+
+    def _steps(self, dataset: Any, progress: Progress, interrupted: threading.Event) -> float:
+        """The steps of an epoch that are left; returns the seconds spent waiting for clips."""
+        state = self.state
+        waited, begun = 0.0, time.perf_counter()
+        saved_at = begun
+        iterator = iter(self.strategy.experimental_distribute_dataset(dataset))
+        while state.step < self.steps_per_epoch:
+            asked = time.perf_counter()
+            clips, labels = self._next(iterator)
+            waited += time.perf_counter() - asked
+            self.optimizer.learning_rate.assign(
+                self._learning_rate(state.epoch * self.steps_per_epoch + state.step)
+            )
+            sums = self._step(clips, labels).numpy()
+            if not np.isfinite(sums).all():
+                raise self._diverged()
+            state.step += 1
+            state.sums = [float(a + b) for a, b in zip(state.sums, sums, strict=True)]
+            now = time.perf_counter()
+            share = waited / max(now - begun, 1e-9)
+            progress.update(
+                self.batch_size, **self._training_figures(), data_wait=f"{share:.0%}"
+            )
+            if interrupted.is_set():
+                self._checkpoint()
+                raise TrainingInterrupted(
+                    f"interrupted in epoch {state.epoch + 1}; nothing is lost. Go on with: "
+                    f"kvideo fit --resume {self.folder}"
+                )
+            if now - saved_at > 60 * self.options.checkpoint_minutes:
+                self._checkpoint()
+                saved_at = now
+        return waited
+
+    def _next(self, iterator: Any) -> tuple[Any, Any]:
+        try:
+            return next(iterator)
+        except (tf.errors.OpError, StopIteration) as error:
+            # TensorFlow wraps an exception of the loader in its own and loses its class.
+            if self.clips.error is not None:
+                raise self.clips.error from error
+            raise
+
+    def _learning_rate(self, step: int) -> float:
+        return warmup_cosine(
+            step,
+            peak=self.options.learning_rate,
+            warmup_steps=round(self.options.warmup_epochs * self.steps_per_epoch),
+            total_steps=self.options.epochs * self.steps_per_epoch,
+        )
+
+    def _training_figures(self) -> dict[str, float]:
+        loss, hits, examples = self.state.sums
+        return {"loss": loss / examples, "accuracy": hits / examples}
+
+    def _should_stop(self) -> bool:
+        patience = self.options.early_stopping
+        if patience is None or self.validate is None or not self.state.rows:
+            return False
+        if self.state.step or self.state.epoch - self.state.best_epoch < patience:
+            return False
+        self.say(f"No better validation result for {patience} epochs: stopping early.")
+        return True
+
+    def _variables(self) -> list[Any]:
+        return [*self.model.variables, *self.optimizer.variables]
+
+    def _checkpoint(self) -> None:
+        state = dataclasses.asdict(self.state)
+        write_checkpoint(self.folder / CHECKPOINT, self._variables(), state)
+
+    def _diverged(self) -> TrainingDiverged:
+        where = f"epoch {self.state.epoch + 1}, step {self.state.step + 1}"
+        kept = (
+            f" The weights before that are kept in {self.folder}."
+            if (self.folder / CHECKPOINT).exists()
+            else ""
+        )
+        return TrainingDiverged(
+            f"the loss is not a number any more ({where}).{kept} A lower --learning-rate (now "
+            f"{self.options.learning_rate:g}) or --clip-norm 1 helps as a rule."
+        )
+
+
+def _logits(model: keras.Model) -> Any:
+    try:
+        return model.get_layer("logits").output
+    except ValueError as error:
+        raise UsageError(
+            f'the model "{model.name}" has no layer named "logits"; every classifier must name '
+            "its layers feature_map, features and logits."
+        ) from error
+
+
+def _clip(gradients: list[tf.Tensor], limit: float, num_replicas: int) -> list[tf.Tensor]:
+    """Gradients clipped by the norm of the whole (Pascanu et al. 2013), over all replicas."""
+    context = tf.distribute.get_replica_context()
+    if num_replicas > 1:
+        gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+    clipped, _ = tf.clip_by_global_norm(gradients, limit)
+    # The optimizer sums over replicas once more.
+    return [gradient / num_replicas for gradient in clipped]
+
+
+def _rank(row: dict[str, float]) -> list[float]:
+    """What makes a validation result better: accuracy (or mAP), then the loss."""
+    loss = row.get("val_loss", math.inf)
+    return [row.get("val_accuracy", row.get("val_mAP", -loss)), -loss]
+
+
+class _interruptible:
+    """Within it, the first Ctrl-C sets an event; the second one interrupts at once."""
+
+    def __enter__(self) -> threading.Event:
+        self.event = threading.Event()
+        self.previous: Any = None
+        if threading.current_thread() is threading.main_thread():
+            self.previous = signal.signal(signal.SIGINT, self._note)
+        return self.event
+
+    def _note(self, *_: object) -> None:
+        self.event.set()
+        signal.signal(signal.SIGINT, self.previous)
+
+    def __exit__(self, *_: object) -> None:
+        if self.previous is not None:
+            signal.signal(signal.SIGINT, self.previous)

@@ -1,0 +1,105 @@
+"""Fine-tuning: another head, weights from another model, frozen layers."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import Any
+
+import keras
+
+from kvideo.errors import ModelFileError, UnknownNameError, UsageError
+
+
+def replace_head(model: keras.Model, num_classes: int, activation: str) -> keras.Model:
+    """The same network with a fresh layer `logits` of another number of classes.
+
+    All other weights are kept. The new layer is of the old one's class (Dense or a convolution).
+
+    Args:
+        model: a functional classifier.
+        num_classes: of the new head.
+        activation: `"softmax"` or `"sigmoid"`, for the layer `predictions`.
+
+    Raises:
+        UsageError: the model has no layer `logits`, or one that has neither units nor filters.
+    """
+    names = [layer.name for layer in model.layers]
+    if "logits" not in names:
+        raise UsageError(f'the model "{model.name}" has no layer "logits" to replace.')
+
+    def clone(layer: Any) -> Any:
+        config = layer.get_config()
+        if layer.name == "logits":
+            sized = next((key for key in ("units", "filters") if key in config), None)
+            if sized is None:
+                raise UsageError(f'the layer "logits" of "{model.name}" cannot change its size.')
+            config[sized] = num_classes
+        if layer.name == "predictions" and "activation" in config:
+            config["activation"] = activation
+        return layer.__class__.from_config(config)
+
+    # Our own layers, too, are made anew: `clone_model` calls this for every layer.
+    new = keras.models.clone_model(model, clone_function=clone)
+    for old_layer, new_layer in zip(model.layers, new.layers, strict=True):
+        if old_layer.name != "logits":
+            new_layer.set_weights(old_layer.get_weights())
+    return new
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """What `copy_weights` did: names of variables."""
+
+    copied: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+    def __str__(self) -> str:
+        text = f"{len(self.copied)} of {len(self.copied) + len(self.fresh)} weights copied"
+        if self.fresh:
+            shown = ", ".join(self.fresh[:4]) + (", …" if len(self.fresh) > 4 else "")
+            text += f"; fresh: {shown}"
+        return text + "."
+
+
+def copy_weights(source: keras.Model, target: keras.Model) -> Transfer:
+    """Copies every weight whose layer path and shape agree.
+
+    Raises:
+        ModelFileError: none agrees.
+    """
+    offered = {weight.path: weight for weight in source.weights}
+    copied, fresh = [], []
+    for weight in target.weights:
+        other = offered.get(weight.path)
+        if other is not None and tuple(other.shape) == tuple(weight.shape):
+            weight.assign(other)
+            copied.append(weight.path)
+        else:
+            fresh.append(weight.path)
+    if not copied:
+        raise ModelFileError(
+            f'none of the weights of "{source.name}" fits the model "{target.name}".'
+        )
+    return Transfer(tuple(copied), tuple(fresh))
+
+
+def freeze_up_to(model: keras.Model, name: str) -> int:
+    """Freezes the layer of that name and all that come before it; returns how many.
+
+    Frozen batch norms use their stored statistics.
+
+    Raises:
+        UnknownNameError: there is no such layer; the message suggests a near one.
+    """
+    names = [layer.name for layer in model.layers]
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f' Did you mean "{near[0]}"?' if near else ""
+        raise UnknownNameError(f'the model "{model.name}" has no layer "{name}".{hint}')
+    layers = model.layers[: names.index(name) + 1]
+    for layer in layers:
+        layer.trainable = False
+    if not model.trainable_variables:
+        raise UsageError(f'nothing is left to train when all layers up to "{name}" are frozen.')
+    return len(layers)

@@ -1,0 +1,98 @@
+"""Figures on validation videos after each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kvideo.clip_spec import Views
+from kvideo.data.annotations import VideoRecord, VideoSet
+from kvideo.data.loading import ClipReader, Failures, iterate_views
+from kvideo.errors import DataError, DecodeError
+from kvideo.inference import Predictor
+from kvideo.metrics import mean_average_precision, top_k_accuracy
+from kvideo.scores import average_views
+
+if TYPE_CHECKING:
+    import keras
+
+# Test-time clips are the same in every epoch; those of small sets are decoded only once.
+_KEEP_BYTES = 512 * 2**20
+
+
+class Validation:
+    """Evaluates a model on a few clips of each video; call it after each epoch.
+
+    Args:
+        model: the model, whose weights change in between.
+        videos: validation videos.
+        reader: reads their clips.
+        num_clips: clips of each video.
+        batch_size: clips that are run at once.
+        workers: decoding threads.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        videos: VideoSet,
+        reader: ClipReader,
+        num_clips: int,
+        batch_size: int,
+        workers: int,
+    ) -> None:
+        self.predictor = Predictor(model, batch_size)
+        self.videos, self.reader, self.workers = videos, reader, workers
+        self.views, self.failures = Views(num_clips, 1), Failures()
+        total = len(videos.records) * num_clips * int(np.prod(reader.spec.shape))
+        self._kept: list[tuple[VideoRecord, np.ndarray]] | None = None
+        self._keep = total <= _KEEP_BYTES
+
+    def __call__(self) -> dict[str, float]:
+        """`val_loss`, and `val_accuracy` or, for multi-label sets, `val_mAP`.
+
+        Raises:
+            DataError: none of the videos can be read.
+        """
+        records: list[VideoRecord] = []
+
+        def groups() -> Iterator[np.ndarray]:
+            for record, clips in self._clips():
+                records.append(record)
+                yield clips
+
+        scores = average_views(list(self.predictor.ragged(groups())))
+        if not records:
+            raise DataError(f"no validation video can be read. {self.failures.summary()}")
+        return self._figures(records, scores)
+
+    def _clips(self) -> Iterator[tuple[VideoRecord, np.ndarray]]:
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept = []
+        results = iterate_views(self.videos.records, self.reader, self.views, self.workers)
+        for record, clips in zip(self.videos.records, results, strict=True):
+            if isinstance(clips, DecodeError):
+                self.failures.add(clips)
+                continue
+            if self._keep:
+                kept.append((record, clips))
+            yield record, clips
+        if self._keep:
+            self._kept = kept
+
+    def _figures(self, records: list[VideoRecord], scores: np.ndarray) -> dict[str, float]:
+        tiny = np.finfo(np.float32).tiny
+        if self.videos.multi_label:
+            truth = np.zeros(scores.shape, bool)
+            for row, record in zip(truth, records, strict=True):
+                row[list(record.labels)] = True
+            chosen = np.where(truth, scores, 1 - scores)
+            loss = -np.log(np.maximum(chosen, tiny)).mean()
+            return {"val_loss": float(loss), "val_mAP": float(mean_average_precision(scores, truth))}
+        labels = np.array([record.labels[0] for record in records])
+        loss = -np.log(np.maximum(scores[np.arange(len(labels)), labels], tiny)).mean()
+        return {"val_loss": float(loss), "val_accuracy": float(top_k_accuracy(scores, labels))}
