@@ -157,7 +157,10 @@ def _finish_archive(path: Path, info: ModelInfo) -> None:
                 if member.filename == _CONFIG:
                     new.writestr(_CONFIG, json.dumps(changed))
                     continue
-                with old.open(member) as source, new.open(member.filename, "w", force_zip64=True) as to:
+                with (
+                    old.open(member) as source,
+                    new.open(member.filename, "w", force_zip64=True) as to,
+                ):
                     while block := source.read(2**20):
                         to.write(block)
             new.writestr(_MEMBER, json.dumps(info.to_json(), indent=1))
@@ -220,9 +223,10 @@ def load_model(path: str | os.PathLike[str], *, precision: str = "float32") -> k
     try:
         with zipfile.ZipFile(path) as archive:
             config = json.loads(archive.read(_CONFIG))
-        config = _set_policy(
-            config, lambda name: "float32" if name in _FLOAT32_LAYERS else policy
-        ) or config
+        config = (
+            _set_policy(config, lambda name: "float32" if name in _FLOAT32_LAYERS else policy)
+            or config
+        )
         model = keras.saving.deserialize_keras_object(config, safe_mode=True)
         model.load_weights(str(path))
     except (zipfile.BadZipFile, OSError, KeyError, TypeError, ValueError) as cause:

@@ -76,6 +76,7 @@ def fit(
     DATA is a folder with one folder of videos for each class, an annotation file, or the word
     "demo". The run's folder receives the best model, a checkpoint to resume from, and the history.
     """
+    from kvideo.cli.startup import import_quietly
     from kvideo.training import Experiment, run
 
     given = {name: value for name, value in options.items() if value not in (None, ())}
@@ -84,10 +85,12 @@ def fit(
     if resume is not None:
         if data is not None or given or overwrite:
             raise click.UsageError("--resume RUN takes all settings from the run; give no others.")
-        result = run(Experiment.from_folder(resume), resume=True)
+        experiment = Experiment.from_folder(resume)
     elif data is None:
         raise click.UsageError('name the DATA to train on (a folder, a list, or "demo").')
     else:
-        result = run(Experiment(data=data, **given), overwrite=overwrite)
+        experiment = Experiment(data=data, **given)
+    import_quietly()
+    result = run(experiment, resume=resume is not None, overwrite=overwrite)
     if as_json:
         print_json(result.to_json())

@@ -12,6 +12,35 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document on standard output, nothing else."
 )
 
+precision_option = click.option(
+    "--precision",
+    default="float32",
+    show_default=True,
+    type=click.Choice(["float32", "bfloat16", "auto"]),
+    help="What the layers compute in.",
+)
+batch_size_option = click.option(
+    "-b",
+    "--batch-size",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Clips at once.",
+)
+workers_option = click.option(
+    "--workers", type=click.IntRange(1), help="Decoding threads.  [default: one a processor]"
+)
+
+
+def views_options(command: Any) -> Any:
+    """Adds --clips and --crops."""
+    command = click.option(
+        "--crops", "num_crops", type=int, help="Crops of each clip, 1 or 3.  [default: the model's]"
+    )(command)
+    return click.option(
+        "--clips", "num_clips", type=int, help="Clips of each video.  [default: the model's]"
+    )(command)
+
 
 def print_json(document: Any) -> None:
     """Writes a JSON document to standard output."""

@@ -117,7 +117,7 @@ def even_clip_times(span: tuple[float, float], spec: ClipSpec, num_clips: int) -
 
 
 def clip_times(starts: np.ndarray, end: float, spec: ClipSpec) -> np.ndarray:
-    """Times (..., T) of clips that begin at `starts`, seconds; none past the last frame before `end`."""
+    """Times (..., T) in seconds of clips that begin at `starts`; none past `end`'s last frame."""
     times = starts[..., None] + np.arange(spec.num_frames) / spec.frame_rate
     return np.minimum(times, np.maximum(starts, end - _BEFORE_END)[..., None])
 

@@ -37,7 +37,7 @@ def assemble(
     folder: Path,
     fingerprint: str,
     say: Callable[[str], None],
-    stream: Any,
+    quiet: bool,
 ) -> Iterator[Loop]:
     """The loop of an experiment, ready to run; restores Keras's global settings afterwards.
 
@@ -92,7 +92,7 @@ def assemble(
         class_weights=balanced_class_weights(class_counts(videos)) if balanced else None,
         fingerprint=fingerprint,
         say=say,
-        stream=stream,
+        quiet=quiet,
     )
 
 
@@ -165,7 +165,8 @@ def _continue_model(
     elif old.class_names != videos.class_names or old.multi_label != videos.multi_label:
         activation = "sigmoid" if videos.multi_label else "softmax"
         model = replace_head(model, len(videos.class_names), activation)
-        say(f"A fresh head for {len(videos.class_names)} classes; all else from {experiment.weights}.")
+        count = len(videos.class_names)
+        say(f"A fresh head for {count} classes; all else from {experiment.weights}.")
     return model, _info(videos, spec, old.views, old.builder)
 
 

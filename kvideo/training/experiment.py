@@ -219,8 +219,7 @@ def run(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    say: Callable[[str], None] | None = None,
-    stream: Any = None,
+    quiet: bool = False,
 ) -> FitResult:
     """Carries out an experiment.
 
@@ -228,8 +227,7 @@ def run(
         experiment: what to do.
         resume: go on from the last checkpoint of `experiment.out`.
         overwrite: train into `experiment.out` even if there is a run already.
-        say: takes lines for a person; by default they go to standard error.
-        stream: where the progress bar goes; by default standard error.
+        quiet: no progress and no remarks on standard error.
 
     Raises:
         UsageError: arguments that contradict each other.
@@ -237,14 +235,14 @@ def run(
         TrainingInterrupted, TrainingDiverged: see `kvideo.training.loop`.
         KVideoError: any other work that could not be done.
     """
-    say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+    say = _silent if quiet else _to_stderr
     videos, validation = _read_videos(experiment, say)
     from kvideo.training.assembly import assemble
 
     folder = _run_folder(experiment, resume, overwrite)
     experiment = dataclasses.replace(experiment, out=str(folder))
     fingerprint = _fingerprint(videos)
-    with assemble(experiment, videos, validation, folder, fingerprint, say, stream) as loop:
+    with assemble(experiment, videos, validation, folder, fingerprint, say, quiet) as loop:
         folder.mkdir(parents=True, exist_ok=True)
         if resume:
             loop.resume()
@@ -258,6 +256,14 @@ def run(
         result = _result(folder, state, loop.bottleneck(), loop.clips.failures.errors())
     say(_closing_lines(result, validated=validation is not None))
     return result
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _silent(line: str) -> None:
+    pass
 
 
 def _result(folder: Path, state: LoopState, bottleneck: str, failures: list) -> FitResult:
@@ -279,7 +285,9 @@ def _closing_lines(result: FitResult, validated: bool) -> str:
         figures = {name: result.best[name] for name in ("loss", "accuracy")}
     shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
     which = "Best epoch" if validated else "Last epoch"
-    return f"{which}: {result.best_epoch} ({shown}). {result.bottleneck}\nModel: {result.model_path}"
+    return (
+        f"{which}: {result.best_epoch} ({shown}). {result.bottleneck}\nModel: {result.model_path}"
+    )
 
 
 def _read_videos(

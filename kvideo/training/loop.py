@@ -102,7 +102,7 @@ class Loop:
         class_weights: (num_classes,) or None.
         fingerprint: identifies the data; a checkpoint of other data is refused.
         say: takes lines for a person.
-        stream: where the progress bar goes; None for standard error.
+        quiet: no progress bar.
     """
 
     def __init__(
@@ -119,11 +119,11 @@ class Loop:
         class_weights: np.ndarray | None = None,
         fingerprint: str = "",
         say: Callable[[str], None] = print,
-        stream: Any = None,
+        quiet: bool = False,
     ) -> None:
         self.model, self.info, self.clips, self.optimizer = model, info, clips, optimizer
         self.strategy, self.options, self.folder = strategy, options, folder
-        self.validate, self.say, self.stream = validate, say, stream
+        self.validate, self.say, self.quiet = validate, say, quiet
         self.class_weights = class_weights
         self.state = LoopState(fingerprint=fingerprint)
         self.batch_size = min(options.batch_size, len(clips.videos.records))
@@ -235,13 +235,11 @@ class Loop:
         state, options = self.state, self.options
         number = state.epoch + 1
         begun, first_step = time.perf_counter(), state.step
-        dataset = batches(
-            self.clips, self.batch_size, epoch=state.epoch, first_batch=state.step
-        )
+        dataset = batches(self.clips, self.batch_size, epoch=state.epoch, first_batch=state.step)
         label = f"epoch {number}/{options.epochs}"
         clips_done = self.steps_per_epoch * self.batch_size
-        with Progress(clips_done, label, self.stream) as progress:
-            progress.update(first_step * self.batch_size)
+        done = first_step * self.batch_size
+        with Progress(clips_done, label, initial=done, unit="clip", quiet=self.quiet) as progress:
             waited = self._steps(dataset, progress, interrupted)
             seconds = time.perf_counter() - begun
             row = {"epoch": number, **self._training_figures()}
@@ -284,9 +282,7 @@ class Loop:
             state.sums = [float(a + b) for a, b in zip(state.sums, sums, strict=True)]
             now = time.perf_counter()
             share = waited / max(now - begun, 1e-9)
-            progress.update(
-                self.batch_size, **self._training_figures(), data_wait=f"{share:.0%}"
-            )
+            progress.update(self.batch_size, **self._training_figures(), data_wait=f"{share:.0%}")
             if interrupted.is_set():
                 self._checkpoint()
                 raise TrainingInterrupted(

@@ -92,7 +92,10 @@ class Validation:
                 row[list(record.labels)] = True
             chosen = np.where(truth, scores, 1 - scores)
             loss = -np.log(np.maximum(chosen, tiny)).mean()
-            return {"val_loss": float(loss), "val_mAP": float(mean_average_precision(scores, truth))}
+            return {
+                "val_loss": float(loss),
+                "val_mAP": float(mean_average_precision(scores, truth)),
+            }
         labels = np.array([record.labels[0] for record in records])
         loss = -np.log(np.maximum(scores[np.arange(len(labels)), labels], tiny)).mean()
         return {"val_loss": float(loss), "val_accuracy": float(top_k_accuracy(scores, labels))}

@@ -1,1 +1,1 @@
-"""(see the modules)"""
+"""Readers of foreign checkpoints, and maps from their names to ours."""

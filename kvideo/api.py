@@ -1,0 +1,233 @@
+"""`fit`, `evaluate` and `predict`: the commands as functions that return objects."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvideo.clip_spec import ClipSpec, Views
+from kvideo.errors import UsageError
+from kvideo.progress import Progress
+from kvideo.results import EvaluationResult
+
+if TYPE_CHECKING:
+    import keras
+
+    from kvideo.data.annotations import VideoSet
+    from kvideo.prediction import Prediction
+    from kvideo.training import FitResult
+
+
+def fit(
+    data: str | os.PathLike[str] | None = None,
+    model: str | None = None,
+    *,
+    resume: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    verbose: bool = True,
+    **settings: Any,
+) -> FitResult:
+    """Trains a model on videos; like `kvideo fit`.
+
+    Args:
+        data: a folder of class folders, an annotation file, or `"demo"`.
+        model: a registered model's name.
+        resume: a run's folder to go on with; then nothing else is given.
+        overwrite: replace the run in the folder `out`.
+        verbose: progress and remarks on standard error.
+        **settings: any field of `kvideo.Experiment`, such as `epochs=10`.
+
+    Returns:
+        Folder, model file, history and best epoch of the run.
+
+    Raises:
+        UsageError: arguments out of range or in contradiction.
+        DataError: the data cannot be trained on.
+        KVideoError: any other work that could not be done.
+    """
+    from kvideo.training import Experiment, run
+
+    if resume is not None:
+        if data is not None or model is not None or settings:
+            raise UsageError("resume takes all settings from the run; give no others.")
+        return run(Experiment.from_folder(resume), resume=True, quiet=not verbose)
+    if data is None:
+        raise UsageError("name the data to train on, or a run to resume.")
+    try:
+        experiment = Experiment(data=os.fspath(data), model=model, **settings)
+    except TypeError as cause:
+        raise UsageError(f"fit: {cause}") from cause
+    return run(experiment, overwrite=overwrite, quiet=not verbose)
+
+
+def evaluate(
+    model: Any,
+    data: str | os.PathLike[str] | VideoSet,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    split: str | None = None,
+    num_clips: int | None = None,
+    num_crops: int | None = None,
+    clip_spec: ClipSpec | None = None,
+    precision: str = "float32",
+    batch_size: int = 8,
+    workers: int | None = None,
+    quarantine: str | None = None,
+    verbose: bool = True,
+) -> EvaluationResult:
+    """Tests a model over several views of each video; like `kvideo evaluate`.
+
+    Args:
+        model: a `keras.Model` that carries its `ModelInfo`, a `.keras` file or a run's folder.
+        data: as in `fit`, or a `VideoSet`; of a data set with parts, by default the test part or
+            else the validation part.
+        root: folder that the annotation file's paths are relative to.
+        split: which part of the data.
+        num_clips: clips of each video; by default what the model recommends.
+        num_crops: 1 or 3 crops of each clip; by default what the model recommends.
+        clip_spec: another frame rate or framing than the model's; the shape must be the same.
+        precision: `"float32"`, `"bfloat16"` or `"auto"`.
+        batch_size: most clips that are run at once.
+        workers: decoding threads; by default as many as processors.
+        quarantine: a file of `kvideo check --quarantine`, whose videos are left out.
+        verbose: progress on standard error.
+
+    Returns:
+        Figures, per-class table, confusion matrix, and every video's probabilities.
+
+    Raises:
+        ModelFileError: the model cannot be loaded.
+        DataError: the data cannot be used, or no video gave a result.
+    """
+    from kvideo.data.annotations import VideoSet
+    from kvideo.data.check import without_quarantined
+    from kvideo.evaluation import evaluate_model
+    from kvideo.saving import model_info
+    from kvideo.scores import describe_run
+
+    network = _load(model, precision)
+    info = model_info(network)
+    videos = data if isinstance(data, VideoSet) else _test_part(data, root, split, info)
+    if quarantine is not None:
+        videos = without_quarantined(videos, quarantine)
+    reader, count = _reader(info.clip_spec, clip_spec), workers or _workers()
+    views = _views(info.views, num_clips, num_crops)
+    details = describe_run(
+        model=model if isinstance(model, str | os.PathLike) else network.name,
+        data=videos.source,
+        clip_spec=reader.spec,
+        precision=precision,
+    )
+    total = len(videos.records)
+    with Progress(total, "evaluating", unit="video", quiet=not verbose) as progress:
+        return evaluate_model(
+            network,
+            videos,
+            reader,
+            views=views,
+            batch_size=batch_size,
+            workers=count,
+            details=details,
+            on_video=lambda _: progress.update(1),
+        )
+
+
+def predict(
+    model: Any,
+    files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    num_clips: int | None = None,
+    num_crops: int | None = None,
+    timeline: bool | float = False,
+    precision: str = "float32",
+    batch_size: int = 8,
+    workers: int | None = None,
+) -> list[Prediction]:
+    """Labels video files; like `kvideo predict`.
+
+    Args:
+        model: a `keras.Model` that carries its `ModelInfo`, a `.keras` file or a run's folder.
+        files: one or several files.
+        num_clips: clips of each video; by default what the model recommends.
+        num_crops: 1 or 3 crops of each clip; by default what the model recommends.
+        timeline: probabilities over time as well; a number is the step in seconds, True means
+            half a clip.
+        precision: `"float32"`, `"bfloat16"` or `"auto"`.
+        batch_size: most clips that are run at once.
+        workers: decoding threads; by default as many as processors.
+
+    Returns:
+        One `Prediction` for each file, in order. A file that fails has `error` set.
+
+    Raises:
+        ModelFileError: the model cannot be loaded.
+        UsageError: a value is out of its range.
+    """
+    from kvideo.prediction import predict_files
+    from kvideo.saving import model_info
+
+    network = _load(model, precision)
+    info = model_info(network)
+    paths = [files] if isinstance(files, str | os.PathLike) else list(files)
+    step = None
+    if timeline is not False:
+        step = info.clip_spec.span / 2 if timeline is True else float(timeline)
+        if step <= 0:
+            raise UsageError(f"the timeline's step must be above 0 s, not {step}.")
+    return list(
+        predict_files(
+            network,
+            [os.fspath(path) for path in paths],
+            _reader(info.clip_spec, None),
+            views=_views(info.views, num_clips, num_crops),
+            timeline_step=step,
+            batch_size=batch_size,
+            workers=workers or _workers(),
+        )
+    )
+
+
+def model_file(model: str | os.PathLike[str]) -> Path:
+    """The model file that a path means: itself, or the best model of a run's folder."""
+    path = Path(model)
+    return path / "model.keras" if path.is_dir() else path
+
+
+def _load(model: Any, precision: str) -> keras.Model:
+    if not isinstance(model, str | os.PathLike):
+        return model
+    from kvideo.hardware import choose_precision
+    from kvideo.saving import load_model, read_info
+
+    path = model_file(model)
+    read_info(path)  # a wrong file is told before TensorFlow is imported
+    return load_model(path, precision=choose_precision(precision))
+
+
+def _test_part(data: Any, root: Any, split: str | None, info: Any) -> VideoSet:
+    from kvideo.data.annotations import find_splits, read_data
+
+    if split is None:
+        parts = find_splits(data)
+        split = next((name for name in ("test", "val", "validation") if name in parts), None)
+    return read_data(data, root=root, split=split, class_names=info.class_names)
+
+
+def _reader(spec: ClipSpec, changed: ClipSpec | None) -> Any:
+    from kvideo.data.pipeline import clip_reader
+
+    if changed is not None and changed.shape != spec.shape:
+        raise UsageError(f"the model takes clips of {spec.shape}, not {changed.shape}.")
+    return clip_reader(changed or spec)
+
+
+def _views(recommended: Views, num_clips: int | None, num_crops: int | None) -> Views:
+    return Views(num_clips or recommended.num_clips, num_crops or recommended.num_crops)
+
+
+def _workers() -> int:
+    from kvideo.data.loading import default_workers
+
+    return default_workers()

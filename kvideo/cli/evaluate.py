@@ -1,0 +1,81 @@
+"""`kvideo evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kvideo.cli.options import (
+    batch_size_option,
+    json_option,
+    precision_option,
+    print_json,
+    views_options,
+    workers_option,
+)
+
+
+@click.command()
+@click.argument("model")
+@click.argument("data")
+@views_options
+@click.option("--root", metavar="DIR", help="Folder that a list's paths are relative to.")
+@click.option("--split", help="Which part of DATA.  [default: its test or validation part]")
+@click.option("--quarantine", metavar="FILE", help="Leave out what `kvideo check` found bad.")
+@click.option(
+    "-o", "--out", metavar="DIR", help="Where the reports go.  [default: the model's folder]"
+)
+@precision_option
+@batch_size_option
+@workers_option
+@json_option
+def evaluate(
+    model: str,
+    data: str,
+    num_clips: int | None,
+    num_crops: int | None,
+    root: str | None,
+    split: str | None,
+    quarantine: str | None,
+    out: str | None,
+    precision: str,
+    batch_size: int,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Test MODEL, a .keras file or a run's folder, on DATA.
+
+    Every video is decoded once for all of its views, whose probabilities are averaged. Writes
+    evaluation.json, report.html and confusion.png.
+    """
+    from kvideo.api import evaluate as run
+    from kvideo.api import model_file
+    from kvideo.cli.startup import import_quietly
+    from kvideo.evaluation import write_report
+    from kvideo.report import format_result
+    from kvideo.saving import read_info
+
+    path = model_file(model)
+    info = read_info(path)
+    import_quietly()
+    result = run(
+        model,
+        data,
+        root=root,
+        split=split,
+        num_clips=num_clips,
+        num_crops=num_crops,
+        precision=precision,
+        batch_size=batch_size,
+        workers=workers,
+        quarantine=quarantine,
+    )
+    folder = Path(out) if out else path.parent
+    written = write_report(result, folder, info.clip_spec)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        click.echo(format_result(result))
+    for file in written:
+        click.echo(f"Wrote {file}", err=True)

@@ -1,0 +1,38 @@
+"""`kvideo models`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from kvideo.cli.options import json_option, print_json
+from kvideo.registry import DECODERS, MODELS, Entry, entries
+
+
+@click.command()
+@click.option("--decoders", is_flag=True, help="List the video decoders instead.")
+@json_option
+def models(decoders: bool, as_json: bool) -> None:
+    """List the models that can be trained: built-in ones and those of installed plugins.
+
+    Nothing is imported, so a broken plugin is listed too; using it says what is wrong.
+    """
+    found = list(entries(DECODERS if decoders else MODELS).values())
+    if as_json:
+        print_json([_document(entry) for entry in found])
+        return
+    width = max((len(entry.name) for entry in found), default=0)
+    for entry in found:
+        origin = "" if entry.builtin else f"  ({entry.distribution} {entry.version})"
+        click.echo(f"{entry.name:{width}}  {entry.value}{origin}")
+
+
+def _document(entry: Entry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "entry_point": entry.value,
+        "distribution": entry.distribution,
+        "version": entry.version,
+        "builtin": entry.builtin,
+    }

@@ -1,0 +1,117 @@
+"""Testing a model: every video decoded once for all its views, probabilities averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kvideo.clip_spec import Views
+from kvideo.data.annotations import VideoRecord, VideoSet
+from kvideo.data.loading import ClipReader, iterate_views
+from kvideo.errors import DecodeError
+from kvideo.inference import Predictor
+from kvideo.results import EvaluationResult, VideoResult
+from kvideo.saving import model_info
+from kvideo.scores import summarize
+
+if TYPE_CHECKING:
+    import keras
+
+Progress = Callable[[VideoResult], None]
+
+
+def score_videos(
+    predictor: Predictor,
+    videos: VideoSet,
+    reader: ClipReader,
+    views: Views,
+    workers: int,
+) -> Iterator[VideoResult]:
+    """The view-averaged probabilities of each video, or its error, in the data's order.
+
+    Args:
+        predictor: the model.
+        videos: what to score; labels may be missing.
+        reader: reads clips as the model takes them.
+        views: how many views a video has.
+        workers: decoding threads.
+    """
+    failed: dict[int, DecodeError] = {}
+    started: list[int] = []
+
+    def groups() -> Iterator[np.ndarray]:
+        for index, clips in enumerate(iterate_views(videos.records, reader, views, workers)):
+            if isinstance(clips, DecodeError):
+                failed[index] = clips
+            else:
+                started.append(index)
+                yield clips
+
+    reported = 0
+    for done, probabilities in enumerate(predictor.ragged(groups())):
+        index = started[done]
+        while reported < index:
+            yield _failed(videos.records[reported], failed[reported])
+            reported += 1
+        yield _scored(videos.records[index], probabilities.mean(axis=0, dtype=np.float64))
+        reported = index + 1
+    for index in range(reported, len(videos.records)):
+        yield _failed(videos.records[index], failed[index])
+
+
+def evaluate_model(
+    model: keras.Model,
+    videos: VideoSet,
+    reader: ClipReader,
+    *,
+    views: Views | None = None,
+    batch_size: int = 8,
+    workers: int = 2,
+    details: Mapping[str, Any] | None = None,
+    on_video: Progress | None = None,
+) -> EvaluationResult:
+    """Tests a model on a data set.
+
+    Args:
+        model: a classifier that carries its `ModelInfo`.
+        videos: labelled videos; class indices as in the model.
+        reader: reads clips as the model takes them.
+        views: how many views a video has; by default what the model recommends.
+        batch_size: most clips that are run at once.
+        workers: decoding threads.
+        details: how the figures were made, for the record.
+        on_video: is called with each video's result.
+
+    Returns:
+        Figures, per-class table, confusion matrix, and every video's probabilities.
+
+    Raises:
+        DataError: no video could be scored, or labels are missing.
+    """
+    info = model_info(model)
+    views = views or info.views
+    results = []
+    predictor = Predictor(model, batch_size)
+    for result in score_videos(predictor, videos, reader, views, workers):
+        results.append(result)
+        if on_video is not None:
+            on_video(result)
+    return summarize(
+        results,
+        info.class_names,
+        multi_label=info.multi_label,
+        views=views,
+        details=details,
+    )
+
+
+def _scored(record: VideoRecord, probabilities: np.ndarray) -> VideoResult:
+    return VideoResult(
+        record.path, record.labels, probabilities, start=record.start, end=record.end
+    )
+
+
+def _failed(record: VideoRecord, error: DecodeError) -> VideoResult:
+    return VideoResult.failed(record.path, record.labels, error, start=record.start, end=record.end)

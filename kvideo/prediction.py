@@ -1,0 +1,139 @@
+"""A model on files: labels, probabilities, and the probability over time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kvideo.clip_spec import Views
+from kvideo.data.annotations import VideoRecord, VideoSet
+from kvideo.data.loading import ClipReader
+from kvideo.errors import DecodeError
+from kvideo.evaluation import score_videos
+from kvideo.inference import Predictor
+from kvideo.saving import ModelInfo, model_info
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Timeline:
+    """Probabilities over time.
+
+    Attributes:
+        times: (N,) centres of the clips, seconds from the video's beginning.
+        probabilities: (N, num_classes).
+    """
+
+    times: np.ndarray
+    probabilities: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model says of one file.
+
+    Attributes:
+        path: the file.
+        class_names: in the order of the probabilities.
+        probabilities: (num_classes,), averaged over the views; None if the file failed.
+        timeline: if it was asked for.
+        error: a sentence, if the file failed.
+    """
+
+    path: str
+    class_names: tuple[str, ...]
+    probabilities: np.ndarray | None
+    timeline: Timeline | None = None
+    error: str | None = None
+
+    @property
+    def label(self) -> str | None:
+        """The most probable class."""
+        return None if self.probabilities is None else self.top(1)[0][0]
+
+    @property
+    def probability(self) -> float | None:
+        """The most probable class's probability."""
+        return None if self.probabilities is None else self.top(1)[0][1]
+
+    def top(self, count: int = 5) -> list[tuple[str, float]]:
+        """The `count` most probable classes with their probabilities, best first."""
+        if self.probabilities is None:
+            return []
+        order = np.argsort(-self.probabilities, kind="stable")[:count]
+        return [(self.class_names[index], float(self.probabilities[index])) for index in order]
+
+    def to_json(self, count: int = 5) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        if self.probabilities is None:
+            return {"path": self.path, "error": self.error}
+        document: dict[str, Any] = {
+            "path": self.path,
+            "label": self.label,
+            "probability": self.probability,
+            "top": [{"label": name, "probability": value} for name, value in self.top(count)],
+        }
+        if self.timeline is not None:
+            document["timeline"] = [
+                {
+                    "time": round(float(time), 3),
+                    "label": self.class_names[int(np.argmax(row))],
+                    "probability": float(row.max()),
+                    "probabilities": [round(float(value), 6) for value in row],
+                }
+                for time, row in zip(self.timeline.times, self.timeline.probabilities, strict=True)
+            ]
+            document["class_names"] = list(self.class_names)
+        return document
+
+
+def predict_files(
+    model: keras.Model,
+    paths: Sequence[str],
+    reader: ClipReader,
+    *,
+    views: Views | None = None,
+    timeline_step: float | None = None,
+    batch_size: int = 8,
+    workers: int = 2,
+) -> Iterator[Prediction]:
+    """Labels files, one by one, in order. A file that fails gives a prediction with an error.
+
+    Args:
+        model: a classifier that carries its `ModelInfo`.
+        paths: video files.
+        reader: reads clips as the model takes them.
+        views: how many views a video has; by default what the model recommends.
+        timeline_step: seconds between clips of a timeline; None for no timeline. With one, the
+            probabilities are the mean over the timeline's clips.
+        batch_size: most clips that are run at once.
+        workers: decoding threads.
+    """
+    info = model_info(model)
+    predictor = Predictor(model, batch_size)
+    records = tuple(VideoRecord(str(path)) for path in paths)
+    if timeline_step is not None:
+        for record in records:
+            yield _with_timeline(predictor, record, reader, info, timeline_step)
+        return
+    videos = VideoSet(records, info.class_names, info.multi_label)
+    for result in score_videos(predictor, videos, reader, views or info.views, workers):
+        yield Prediction(result.path, info.class_names, result.probabilities, error=result.error)
+
+
+def _with_timeline(
+    predictor: Predictor, record: VideoRecord, reader: ClipReader, info: ModelInfo, step: float
+) -> Prediction:
+    try:
+        times, blocks = reader.timeline(record, step)
+        rows = np.concatenate([predictor(block) for block in blocks])
+    except DecodeError as error:
+        return Prediction(record.path, info.class_names, None, error=error.detail)
+    return Prediction(
+        record.path, info.class_names, rows.mean(axis=0, dtype=np.float64), Timeline(times, rows)
+    )
