@@ -1,38 +1,57 @@
 """Reading frames out of video files with PyAV.
 
-Frames are chosen by their presentation time. This module imports neither TensorFlow nor, before
-the first file is opened, PyAV.
+Frames are chosen by their presentation time, and only those are converted, resized and cut.
+Neither TensorFlow nor, before the first file is opened, PyAV is imported here.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from kvideo.errors import DecodeError
+from kvideo.data.containers import cut_off, file_size
+from kvideo.errors import DecodeError, UsageError
+
+if TYPE_CHECKING:
+    from kvideo.data.frames import FrameSource
+    from kvideo.data.picture import PictureMaker
+
+# What a container that rounds its stamps may be off by: 1 ms (Matroska).
+_TOLERANCE_SECONDS = 1e-3
+_FALLBACK_RATE = 25.0
+_MAX_RATE = 1000.0  # above it, a declared rate is the container's clock
+_BUFFER_BYTES = 1 << 16
+# Decoders that draw text: a text file is no video.
+_TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file says about its (first) video stream.
+    """What is known of a file's first video stream without reading all of it.
 
     Attributes:
         path: the file, as given.
         width: width in pixels as displayed: turned upright and with square pixels.
         height: height in pixels as displayed.
-        frame_rate: average frames per second, as declared.
-        duration: seconds, as declared.
-        num_frames: as declared; 0 where the file does not say.
+        frame_rate: average frames per second.
+        duration: seconds from the first frame to the end of the last one, as declared; where
+            nothing is declared or the file is cut off, as counted.
+        num_frames: as declared; 0 where the file does not say. It may be wrong.
         codec: FFmpeg's name, such as "h264".
         pixel_format: FFmpeg's name, such as "yuv420p".
         rotation: degrees by which the stored picture is turned clockwise for display.
+        mirrored: the stored picture is mirrored, left to right, before it is turned.
         sample_aspect_ratio: width of a stored pixel over its height.
         coded_width: width as stored.
         coded_height: height as stored.
+        cut_off: why the file must be incomplete ("3000 of 5000 bytes are there"), or "".
     """
 
     path: str
@@ -44,9 +63,11 @@ class VideoInfo:
     codec: str
     pixel_format: str
     rotation: int
+    mirrored: bool
     sample_aspect_ratio: float
     coded_width: int
     coded_height: int
+    cut_off: str = ""
 
 
 def open_video(
@@ -55,61 +76,50 @@ def open_video(
     opener: Callable[[str], BinaryIO] | None = None,
     threads: int = 1,
 ) -> VideoReader:
-    """Opens a video file.
+    """Opens a video file and decodes its first frame.
 
     Args:
-        path: a local path, or whatever `opener` understands.
-        opener: gives a seekable binary file for `path`; None opens local files.
-        threads: decoding threads for this one file.
+        path: a local path, or one that `opener` understands.
+        opener: gives a seekable binary file for `path`. It is asked for paths with "://" in them
+            and for those that do not exist locally; all others are opened directly.
+        threads: decoding threads for this file. One is best where several files are read at the
+            same time.
 
     Raises:
-        DecodeError: the file is missing, or gives no frames.
+        DecodeError: the file is missing, empty, no video, or gives no frame.
     """
     return VideoReader(os.fspath(path), opener, threads)
 
 
 class VideoReader:
-    """An open video file; a context manager."""
+    """An open video file. Use it as a context manager, or call `close`.
+
+    One reader serves one thread at a time; it holds one open file.
+
+    Attributes:
+        info: what is known of the video.
+    """
+
+    info: VideoInfo
 
     def __init__(
         self, path: str, opener: Callable[[str], BinaryIO] | None = None, threads: int = 1
     ) -> None:
-        import av
+        from kvideo.data.frames import FrameSource
 
-        self._path = path
-        self._file = None
+        self._path, self._opener = path, opener
+        self._file: BinaryIO | None = None
+        self._source: FrameSource | None = None
+        self._cut_off = ""
         try:
-            if opener is not None:
-                self._file = opener(path)
-            elif not os.path.exists(path):
-                raise DecodeError(path, "missing", "there is no such file")
-            elif os.path.isdir(path):
-                raise DecodeError(path, "unreadable", "is a folder, not a video file")
-            else:
-                self._file = open(path, "rb")  # noqa: SIM115 - closed in close()
-                if os.path.getsize(path) == 0:
-                    raise DecodeError(path, "empty", "the file is empty")
-            try:
-                self._container = av.open(self._file, "r", metadata_errors="replace")
-            except (av.FFmpegError, ValueError) as error:
-                raise DecodeError(path, "unreadable", f"cannot be opened ({error})") from error
-            streams = [
-                stream
-                for stream in self._container.streams.video
-                if not stream.disposition & av.stream.Disposition.attached_pic
-            ]
-            if not streams:
-                raise DecodeError(path, "no_video", "holds no video stream")
-            self._stream = streams[0]
-            self._stream.codec_context.thread_count = threads
-            try:
-                frame, self._first_time = self._first_frame()
-            except StopIteration:
-                raise DecodeError(path, "no_frames", "no frame could be decoded") from None
+            with self._as_decode_errors():
+                self._source = FrameSource(self._open_stream, threads)
+                if self._source.first is None:
+                    raise self._no_frames(self._source.error)
+                self.info, self._maker = self._describe(self._source)
         except BaseException:
             self.close()
             raise
-        self.info = self._describe(frame)
 
     def __enter__(self) -> VideoReader:
         return self
@@ -118,95 +128,245 @@ class VideoReader:
         self.close()
 
     def close(self) -> None:
-        """Closes the file; harmless when it is closed already."""
-        if getattr(self, "_container", None) is not None:
-            self._container.close()
+        """Closes the file and frees the decoder; harmless when done before."""
+        if self._source is not None:
+            self._source.close()
+            self._source = None
         if self._file is not None:
             self._file.close()
-
-    def _first_frame(self) -> tuple[Any, float]:
-        for frame in self._container.decode(self._stream):
-            return frame, frame.time or 0.0
-        raise StopIteration
-
-    def _describe(self, frame: Any) -> VideoInfo:
-        stream, codec = self._stream, self._stream.codec_context
-        aspect = float(stream.sample_aspect_ratio or 0) or 1.0
-        width, height = max(1, round(frame.width * aspect)), frame.height
-        rotation = -frame.rotation % 360
-        if rotation % 180 == 90:
-            width, height = height, width
-        if stream.duration:
-            duration = float(stream.duration * stream.time_base)
-        else:
-            duration = (self._container.duration or 0) / 1e6
-        return VideoInfo(
-            path=self._path,
-            width=width,
-            height=height,
-            frame_rate=float(stream.average_rate or stream.guessed_rate or 0) or 25.0,
-            duration=duration,
-            num_frames=stream.frames,
-            codec=codec.name,
-            pixel_format=frame.format.name,
-            rotation=rotation,
-            sample_aspect_ratio=aspect,
-            coded_width=frame.width,
-            coded_height=frame.height,
-        )
-
-    def _decoded(self) -> Iterator[tuple[float, Any]]:
-        self._container.seek(self._stream.start_time or 0, stream=self._stream)
-        for frame in self._container.decode(self._stream):
-            yield (frame.time or 0.0) - self._first_time, frame
-
-    def _convert(self, frame: Any, size: tuple[int, int] | None) -> np.ndarray:
-        height, width = size or (self.info.height, self.info.width)
-        if self.info.rotation % 180 == 90:
-            height, width = width, height
-        image = frame.reformat(width, height, "rgb24", interpolation="AREA").to_ndarray()
-        return np.rot90(image, -(self.info.rotation // 90))
+            self._file = None
 
     def read(
         self,
-        times: Sequence[float],
+        times: Sequence[float] | np.ndarray,
         *,
         size: tuple[int, int] | None = None,
         crop: tuple[int, int, int, int] | None = None,
     ) -> np.ndarray:
-        """The frames on display at `times`.
+        """The frames on display at given times.
+
+        The frame for a time is the last one whose presentation time is not greater, where times
+        may be off by 1 ms or a quarter of a frame, whichever is less. Times before the first
+        frame give the first one, times after the last frame the last one.
 
         Args:
-            times: seconds from the first frame, in any order; repeats allowed. Before the first
-                frame gives the first, after the last gives the last.
+            times: seconds from the first frame, in any order; repeats allowed.
             size: (height, width) to which the displayed picture is resized; None: as displayed.
-            crop: (top, left, height, width) cut out of the resized picture.
+            crop: (top, left, height, width) of the part of the resized picture that is returned.
 
         Returns:
             `(len(times), height, width, 3)` uint8 RGB.
+
+        Raises:
+            DecodeError: the file cannot be read any more, or has an unknown pixel format.
+            UsageError: a time is not a number, or `size` or `crop` is impossible.
         """
-        height, width = size or (self.info.height, self.info.width)
-        top, left, height, width = crop or (0, 0, height, width)
-        clip = np.empty((len(times), height, width, 3), np.uint8)
-        tolerance = min(1e-3, 0.25 / self.info.frame_rate)
-        order = sorted(range(len(times)), key=lambda i: times[i])
-        held = None
-        for time, frame in self._decoded():
-            while held is not None and order and times[order[0]] + tolerance < time:
-                image = self._convert(held, size)[top : top + height, left : left + width]
-                clip[order.pop(0)] = image
-            held = frame
-            if not order:
-                break
-        for i in order:
-            clip[i] = self._convert(held, size)[top : top + height, left : left + width]
+        source = self._open_source()
+        top, left, height, width = self._window(size, crop)
+        seconds = np.asarray(times, np.float64).reshape(-1)
+        if np.isnan(seconds).any():
+            raise UsageError("times must be numbers of seconds; got NaN")
+        tolerance = min(_TOLERANCE_SECONDS, 0.25 / self.info.frame_rate)
+        stamps = source.origin + np.maximum(seconds + tolerance, 0.0) / source.tick
+        limits, places = np.unique(stamps, return_inverse=True)
+        clip = np.empty((len(seconds), height, width, 3), np.uint8)
+        order = np.argsort(places, kind="stable")
+        ends = np.cumsum(np.bincount(places, minlength=len(limits)))
+        previous, last = None, None
+        with self._as_decode_errors():
+            for index, frame in enumerate(source.at(limits.tolist())):
+                for place in order[ends[index - 1] if index else 0 : ends[index]].tolist():
+                    if frame is previous and last is not None:
+                        clip[place] = clip[last]
+                    else:
+                        self._maker.make(frame, clip[place], size, (top, left, height, width))
+                    previous, last = frame, place
         return clip
 
     def frame_times(self) -> np.ndarray:
-        """Presentation times of all frames, seconds from the first frame."""
-        return np.array([time for time, _ in self._decoded()])
+        """Presentation times of all frames, in seconds from the first; decodes the file."""
+        source = self._open_source()
+        with self._as_decode_errors():
+            return np.array([(s - source.origin) * source.tick for s, _ in source.in_order()])
 
     def frames(self, *, size: tuple[int, int] | None = None) -> Iterator[tuple[float, np.ndarray]]:
-        """All frames in order with their times, in constant memory."""
-        for time, frame in self._decoded():
-            yield time, self._convert(frame, size)
+        """All frames in order with their times in seconds, in constant memory.
+
+        Args:
+            size: (height, width) of the pictures; None: as displayed.
+
+        Raises:
+            UsageError: the reader was used for something else before the end.
+        """
+        source = self._open_source()
+        _, _, height, width = self._window(size, None)
+        with self._as_decode_errors():
+            for stamp, frame in source.in_order():
+                picture = np.empty((height, width, 3), np.uint8)
+                self._maker.make(frame, picture, size)
+                yield (stamp - source.origin) * source.tick, picture
+
+    def _window(
+        self, size: tuple[int, int] | None, crop: tuple[int, int, int, int] | None
+    ) -> tuple[int, int, int, int]:
+        """The crop, checked; the whole picture where there is none."""
+        height, width = size or (self.info.height, self.info.width)
+        if height < 1 or width < 1:
+            raise UsageError(f"size must be (height, width) of at least one pixel; got {size}")
+        if crop is None:
+            return 0, 0, height, width
+        top, left, rows, columns = crop
+        inside = 0 <= top <= height - rows and 0 <= left <= width - columns
+        if not inside or rows < 1 or columns < 1:
+            raise UsageError(
+                f"crop must be (top, left, height, width) inside of the {height}×{width} picture; "
+                f"got {crop}"
+            )
+        return top, left, rows, columns
+
+    def _open_source(self) -> FrameSource:
+        if self._source is None:
+            raise UsageError(f"{self._path}: the reader is closed; open the video again")
+        return self._source
+
+    @contextlib.contextmanager
+    def _as_decode_errors(self) -> Iterator[None]:
+        """Turns what FFmpeg and the file system raise into DecodeError."""
+        from av.error import FFmpegError
+
+        try:
+            yield
+        except FFmpegError as error:
+            raise DecodeError(self._path, "unreadable", _sentence(error)) from error
+        except OSError as error:
+            raise DecodeError(self._path, "unreadable", _sentence(error)) from error
+
+    def _open_file(self) -> BinaryIO:
+        local = os.path.exists(self._path)
+        if self._opener is not None and ("://" in self._path or not local):
+            try:
+                file = self._opener(self._path)
+                file.seek(0)
+                return file
+            except Exception as error:  # of whatever library stands behind the opener
+                missing = isinstance(error, FileNotFoundError) or "NotFound" in type(error).__name__
+                reason = "missing" if missing else "unreadable"
+                raise DecodeError(self._path, reason, _sentence(error)) from error
+        if not local:
+            raise DecodeError(self._path, "missing", "there is no such file")
+        if os.path.isdir(self._path):
+            raise DecodeError(self._path, "unreadable", "this is a folder, not a video file")
+        # By its number, so that FFmpeg does not see the name and takes nothing for a protocol,
+        # a pattern or a type from it.
+        return io.FileIO(os.open(self._path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), "rb")
+
+    def _open_stream(self) -> tuple[Any, Any]:
+        import av
+
+        if self._file is not None:
+            self._file.close()
+        self._file = self._open_file()
+        size = file_size(self._file)
+        if size == 0:
+            raise DecodeError(self._path, "empty", "the file is empty")
+        self._cut_off = cut_off(self._file, size) or ""
+        try:
+            container = av.open(
+                self._file, "r", metadata_errors="replace", buffer_size=_BUFFER_BYTES
+            )
+        except (av.FFmpegError, ValueError) as error:
+            if self._cut_off:
+                raise self._no_frames(error) from error
+            raise DecodeError(
+                self._path,
+                "unreadable",
+                f"this is no video that FFmpeg can read ({_sentence(error)})",
+            ) from error
+        try:
+            return container, self._choose_stream(container)
+        except BaseException:
+            container.close()
+            raise
+
+    def _choose_stream(self, container: Any) -> Any:
+        """The first video stream that is not a cover picture."""
+        from av.stream import Disposition
+
+        streams = [
+            stream
+            for stream in container.streams.video
+            if not stream.disposition & Disposition.attached_pic
+        ]
+        if not streams:
+            raise DecodeError(self._path, "no_video", "there is no video in the file")
+        if streams[0].codec_context is None:
+            raise DecodeError(self._path, "no_frames", "FFmpeg has no decoder for this video")
+        if streams[0].codec_context.name in _TEXT_CODECS:
+            raise DecodeError(self._path, "unreadable", "this is a text file, not a video")
+        return streams[0]
+
+    def _no_frames(self, error: Exception | None) -> DecodeError:
+        detail = "no frame could be decoded"
+        if self._cut_off:
+            detail += f" ({self._cut_off}); the file is probably cut off"
+            return DecodeError(self._path, "truncated", detail)
+        if error is not None:
+            detail += f" ({_sentence(error)})"
+        return DecodeError(self._path, "no_frames", detail)
+
+    def _describe(self, source: FrameSource) -> tuple[VideoInfo, PictureMaker]:
+        from kvideo.data.picture import Orientation, PictureMaker, display_size, pixel_aspect
+
+        stream, frame = source.stream, source.first
+        aspect, orientation = pixel_aspect(stream), Orientation.of(frame)
+        height, width = display_size(frame.width, frame.height, aspect, orientation)
+        duration = _declared_duration(source)
+        if self._cut_off or duration <= 0:
+            duration = source.counted_duration()
+        info = VideoInfo(
+            path=self._path,
+            width=width,
+            height=height,
+            frame_rate=_frame_rate(stream, duration),
+            duration=duration,
+            num_frames=stream.frames,
+            codec=stream.codec_context.codec.canonical_name,
+            pixel_format=frame.format.name,
+            rotation=90 * orientation.quarter_turns,
+            mirrored=orientation.mirrored,
+            sample_aspect_ratio=aspect,
+            coded_width=frame.width,
+            coded_height=frame.height,
+            cut_off=self._cut_off,
+        )
+        return info, PictureMaker(orientation, (height, width))
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says, without its number and file name."""
+    text = getattr(error, "strerror", None) or str(error)
+    return text or type(error).__name__
+
+
+def _frame_rate(stream: Any, duration: float) -> float:
+    counted = stream.frames / duration if duration > 0 else 0.0
+    for rate in (stream.average_rate, stream.guessed_rate, counted):
+        if rate and 0 < float(rate) <= _MAX_RATE:
+            return float(rate)
+    return _FALLBACK_RATE
+
+
+def _declared_duration(source: FrameSource) -> float:
+    """Seconds from the first frame to the end, as the file says; 0 where it does not."""
+    stream = source.stream
+    if stream.duration:
+        return float(stream.duration) * source.tick
+    tag = next((v for k, v in stream.metadata.items() if k.startswith("DURATION")), "")
+    first = source.origin * source.tick
+    with contextlib.suppress(ValueError):  # Matroska: "00:00:10.333000000"
+        hours, minutes, seconds = (float(part) for part in tag.split(":"))
+        return 3600 * hours + 60 * minutes + seconds - first
+    if source.container.duration:
+        end = source.container.duration / 1e6 + (source.container.start_time or 0) / 1e6
+        return end - first
+    return 0.0 if math.isinf(first) else stream.frames / float(stream.average_rate or math.inf)
