@@ -174,6 +174,13 @@ class EvaluationResult:
         low, high = self.intervals[name]
         return f"{label} {self.metrics[name]:.3f} ({low:.3f}–{high:.3f}, {videos})"
 
+    @property
+    def baseline(self) -> float | None:
+        """What always saying the most frequent class would give; None for multi-label."""
+        if self.confusion is None:
+            return None
+        return float(self.confusion.sum(axis=1).max() / self.confusion.sum())
+
     def worst(self, n: int) -> tuple[Mistake, ...]:
         """The n worst mistakes: those of which the model was surest.
 

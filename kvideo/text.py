@@ -5,6 +5,9 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
+# Unicode's bidirectional controls that change the order of what follows.
+_OVERRIDES = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+
 
 def display_width(text: str) -> int:
     """Columns on a terminal: wide letters take two, combining marks none."""
@@ -17,8 +20,13 @@ def display_width(text: str) -> int:
 
 
 def printable(text: str) -> str:
-    """The text without line breaks, escape codes and surrogates, which file names may hold."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    """The text with "?" for line breaks, escape codes, surrogates and changes of direction.
+
+    File and class names may hold such; they would garble a terminal or fake another name.
+    """
+    if text.isprintable():
+        return text
+    return "".join("?" if _harmful(letter) else letter for letter in text)
 
 
 def cut(text: str, columns: int, mark: str = "…") -> str:
@@ -51,3 +59,8 @@ def enumerate_words(words: Sequence[str], limit: int = 5) -> str:
     if len(words) < 2:
         return "".join(words)
     return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _harmful(letter: str) -> bool:
+    kind = unicodedata.category(letter)
+    return kind in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(letter) in _OVERRIDES

@@ -74,6 +74,7 @@ def test_figures(result):
     assert result.intervals == {"top1": wilson_interval(2, 5)}
     assert result.confusion.tolist() == [[1, 1, 0], [2, 1, 0], [0, 0, 0]]
     assert result.headline == "top-1 0.400 (0.118–0.769, 5 videos)"
+    assert result.baseline == 3 / 5
     hug, kick, point = result.classes
     assert (hug.support, hug.predicted, hug.right, hug.taken_for) == (2, 3, 1, ((1, 1),))
     assert (kick.precision, kick.recall) == (0.5, pytest.approx(1 / 3))

@@ -1,0 +1,159 @@
+"""The parts of the report's page that show classes: confusion matrix and tables, as HTML."""
+
+from __future__ import annotations
+
+import base64
+import html
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kvideo.plots import confusion_png, resolution
+from kvideo.results import ClassResult, EvaluationResult
+from kvideo.text import cut, plural, printable
+
+_PAIRS_SHOWN = 10
+_LONGEST_NAME = 40  # where a class is only mentioned
+
+
+def escape(value: Any) -> str:
+    """Text from outside, made harmless for HTML: in elements and in attributes."""
+    return html.escape(printable(str(value)))
+
+
+def data_url(kind: str, data: bytes) -> str:
+    """A picture inside the page; kind is `"png"` or `"jpeg"`."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def confusion_section(result: EvaluationResult) -> str:
+    """The confusion matrix and the most frequent confusions; nothing for multi-label."""
+    if result.confusion is None:
+        return ""
+    names, count = result.class_names, len(result.class_names)
+    pairs = result.confusions(_PAIRS_SHOWN)
+    words = [f"{names[t]} taken for {names[p]} ({n})" for t, p, n in pairs[:3]]
+    right = int(np.trace(result.confusion))
+    alt = (
+        f"Confusion matrix of {plural(count, 'class')}, {right} of {int(result.confusion.sum())} "
+        f"videos on the diagonal. Most frequent: {', '.join(words) or 'no confusion at all'}."
+    )
+    png = confusion_png(result.confusion, names)
+    # The picture's own size, for a sharp screen: see the header of a PNG file.
+    wide, high = (round(side * 96 / resolution(count)) for side in struct.unpack(">II", png[16:24]))
+    return (
+        "<section>\n<h2>What was taken for what</h2>\n"
+        f'<p class="soft">Rows: the true class; columns: what the model said. '
+        f"{'Click or tap to see it larger. ' if count > 6 else ''}</p>\n"
+        '<input type="checkbox" id="zoom" class="zoom" aria-label="Show the matrix in full size">'
+        f'<div class="matrix"><label for="zoom"><img src="{data_url("png", png)}" width="{wide}" '
+        f'height="{high}" alt="{escape(alt)}"></label></div>\n'
+        + _pairs(result, pairs)
+        + "\n</section>"
+    )
+
+
+def _pairs(result: EvaluationResult, pairs: Sequence[tuple[int, int, int]]) -> str:
+    if not pairs:
+        return "<p>No video was taken for another class.</p>"
+    rows = []
+    for truth, said, number in pairs:
+        share = number / result.classes[truth].support
+        rows.append(
+            f'<tr role="row"><td role="cell" class="n">{number}</td>'
+            f'<td role="cell" data-label="true">{escape(result.class_names[truth])}</td>'
+            f'<td role="cell" data-label="taken for">{escape(result.class_names[said])}</td>'
+            f'<td role="cell" class="n" data-label="of its videos">{100 * share:.0f} %</td></tr>'
+        )
+    head = _head(("videos", "n"), ("true class", ""), ("taken for", ""), ("of its videos", "n"))
+    return (
+        '<h2 style="margin-top:1.2rem">Most frequent confusions</h2>\n'
+        + f'<div class="pairs">{_table(head, rows)}</div>'
+    )
+
+
+def class_section(result: EvaluationResult) -> str:
+    """The table of the classes, which the reader can sort."""
+    ranks = _ranks(result.classes)
+    score = "average precision" if result.multi_label else "recall"
+    rows = [_class_row(result, c, ranks[c.index]) for c in result.classes]
+    head = [("class", ""), ("videos", "n"), ("recall", ""), ("precision", "")]
+    if result.multi_label:
+        head.insert(2, (score, ""))
+    else:
+        head.append(("most often taken for", ""))
+    kinds = {"score": f"lowest {score}", "name": "name", "videos": "videos"}
+    kinds |= {"precision": "lowest precision", "given": "order of the classes"}
+    choices = "".join(
+        f'<input type="radio" name="by" id="by-{key}"{" checked" if key == "score" else ""}>'
+        f'<label for="by-{key}">{label}</label>'
+        for key, label in kinds.items()
+    )
+    return (
+        '<section>\n<h2>Classes</h2>\n<div class="classes'
+        + (" multi" if result.multi_label else "")
+        + f'">\n<fieldset><legend>Sort by</legend>{choices}</fieldset>\n'
+        + _table(_head(*head), rows)
+        + "</div>\n</section>"
+    )
+
+
+def _class_row(result: EvaluationResult, c: ClassResult, ranks: Mapping[str, int]) -> str:
+    order = ";".join(f"--{key}:{rank}" for key, rank in ranks.items())
+    cells = [f'<td role="cell" class="n" data-label="videos">{c.support:,}</td>']
+    if c.average_precision is not None:
+        cells.append(_bar("avg. precision", c.average_precision))
+    cells += [_bar("recall", c.recall), _bar("precision", c.precision)]
+    if not result.multi_label:
+        taken = ", ".join(
+            f"{cut(result.class_names[o], _LONGEST_NAME)} ({n})" for o, n in c.taken_for
+        )
+        cells.append(f'<td role="cell" data-label="taken for">{escape(taken)}</td>')
+    return (
+        f'<tr role="row" style="{order}"><th role="rowheader" scope="row">{escape(c.name)}</th>'
+        + "".join(cells)
+        + "</tr>"
+    )
+
+
+def _bar(label: str, value: float) -> str:
+    if np.isnan(value):
+        return f'<td role="cell" data-label="{label}" class="soft">not defined</td>'
+    return (
+        f'<td role="cell" data-label="{label}">{value:.3f}'
+        f'<span class="bar" style="--v:{100 * value:.1f}%"></span></td>'
+    )
+
+
+def _ranks(classes: Sequence[ClassResult]) -> list[dict[str, int]]:
+    """The place of each class in each order of the table; undefined figures come last."""
+
+    def places(key: Callable[[ClassResult], Any]) -> list[int]:
+        order = sorted(classes, key=key)
+        return np.argsort([c.index for c in order]).tolist()
+
+    orders = {
+        "score": places(lambda c: (np.isnan(c.score), c.score, -c.support)),
+        "name": places(lambda c: (c.name.casefold(), c.name)),
+        "videos": places(lambda c: -c.support),
+        "precision": places(lambda c: (np.isnan(c.precision), c.precision)),
+    }
+    return [{key: order[i] for key, order in orders.items()} for i in range(len(classes))]
+
+
+def _head(*columns: tuple[str, str]) -> str:
+    cells = "".join(
+        f'<th role="columnheader" scope="col"{f" class={kind}" if kind else ""}>{label}</th>'
+        for label, kind in columns
+    )
+    return f'<tr role="row">{cells}</tr>'
+
+
+def _table(head: str, rows: Sequence[str]) -> str:
+    # The roles say what browsers forget about a table whose rows are laid out as a grid.
+    return (
+        f'<table role="table"><thead role="rowgroup">{head}</thead>\n'
+        '<tbody role="rowgroup">\n' + "\n".join(rows) + "\n</tbody></table>"
+    )
