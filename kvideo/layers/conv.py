@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 
+from kvideo.layers.normalization import BatchNorm
+
 _CONVOLUTIONS = {4: keras.layers.Conv2D, 5: keras.layers.Conv3D}
 
 
-def batch_norm(name: str, *, momentum: float = 0.9, epsilon: float = 1e-5) -> keras.Layer:
-    """The batch norm of every model here; its statistics are those of all devices together.
+@dataclass(frozen=True)
+class Norm:
+    """The numbers of a batch norm.
 
     Args:
-        name: the layer's name.
         momentum: weight of the past in the moving averages. PyTorch's momentum is 1 minus this.
         epsilon: added to the variance.
     """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+
+NORM = Norm()
+
+
+def batch_norm(name: str, norm: Norm = NORM) -> keras.Layer:
+    """The batch norm of every model here; its statistics are those of all devices together."""
     return keras.layers.BatchNormalization(
-        momentum=momentum, epsilon=epsilon, synchronized=True, name=name
+        momentum=norm.momentum, epsilon=norm.epsilon, synchronized=True, name=name
     )
 
 
@@ -30,7 +43,7 @@ def conv_unit(
     name: str,
     strides: int | tuple[int, ...] = 1,
     padding: str = "same",
-    use_batch_norm: bool = True,
+    norm: Norm | None = NORM,
     activation: str | None = "relu",
 ) -> Any:
     """Convolution, batch norm, activation, as layers `name`, `name_bn` and `name_<activation>`.
@@ -42,9 +55,9 @@ def conv_unit(
         filters: output channels.
         kernel_size: one size for all axes, or (H, W) or (T, H, W).
         name: the convolution's name, and the beginning of the others'.
-        strides: likewise.
+        strides: as `kernel_size`.
         padding: `"same"` or `"valid"`.
-        use_batch_norm: whether a batch norm follows the convolution.
+        norm: the batch norm that follows, or None.
         activation: a Keras activation's name, or None.
 
     Returns:
@@ -55,13 +68,38 @@ def conv_unit(
         kernel_size,
         strides=strides,
         padding=padding,
-        use_bias=not use_batch_norm,
+        use_bias=norm is None,
         kernel_initializer="he_normal",
         name=name,
     )
-    x = convolution(inputs)
-    if use_batch_norm:
-        x = batch_norm(f"{name}_bn")(x)
+    return _norm_and_activation(convolution(inputs), name, norm, activation)
+
+
+def depthwise_unit_2d(
+    inputs: Any,
+    kernel_size: int,
+    *,
+    name: str,
+    strides: int = 1,
+    padding: str = "same",
+    norm: Norm | None = NORM,
+    activation: str | None = "relu",
+) -> Any:
+    """As `conv_unit`, with a convolution of each channel by itself; (B, H, W, C) only."""
+    convolution = keras.layers.DepthwiseConv2D(
+        kernel_size,
+        strides=strides,
+        padding=padding,
+        use_bias=norm is None,
+        depthwise_initializer="he_normal",
+        name=name,
+    )
+    return _norm_and_activation(convolution(inputs), name, norm, activation)
+
+
+def _norm_and_activation(x: Any, name: str, norm: Norm | None, activation: str | None) -> Any:
+    if norm is not None:
+        x = batch_norm(f"{name}_bn", norm)(x)
     if activation is not None:
         x = keras.layers.Activation(activation, name=f"{name}_{activation}")(x)
     return x
