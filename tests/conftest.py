@@ -17,3 +17,41 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no test data at {folder} (set KVIDEO_TEST_DATA)")
     return folder
+
+
+def write_video(path: Path, frames, rate: int = 10) -> Path:
+    """Writes (T, H, W, 3) uint8 frames as an H.264 file."""
+    import av
+    import numpy as np
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames = np.asarray(frames)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for picture in frames:
+            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return path
+
+
+def drifting(step: int, seed: int, frames: int = 12, side: int = 32):
+    """(T, side, side, 3) uint8: a random texture that moves `step` pixels a frame to the right."""
+    import numpy as np
+
+    texture = np.random.default_rng(seed).integers(0, 256, (side // 4, side // 4, 3), np.uint8)
+    texture = texture.repeat(4, axis=0).repeat(4, axis=1)
+    return np.stack([np.roll(texture, step * index, axis=1) for index in range(frames)])
+
+
+@pytest.fixture(scope="session")
+def tiny_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two classes with six small videos each: textures that move left or right."""
+    folder = tmp_path_factory.mktemp("tiny_videos")
+    for name, step in (("left", -2), ("right", 2)):
+        for seed in range(6):
+            write_video(folder / name / f"{seed}.mp4", drifting(step, seed))
+    return folder

@@ -1,0 +1,134 @@
+"""The registry and plugins: a real distribution, installed into a temporary folder."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kvideo.errors import PluginLoadError, UnknownNameError
+from kvideo.registry import MODELS, entries, find, get_builder
+
+PYPROJECT = """
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+[project]
+name = "{name}"
+version = "1.2.3"
+[tool.setuptools]
+py-modules = ["{module}"]
+[project.entry-points."kvideo.models"]
+{entries}
+"""
+
+# A layer of its own, so that loading a saved model needs the plugin's code.
+MODEL = '''
+import keras
+
+
+@keras.saving.register_keras_serializable("tiny_plugin")
+class Halve(keras.layers.Layer):
+    def call(self, inputs):
+        return inputs * 0.5
+
+
+def tiny(num_classes, *, input_shape=(4, 16, 16, 3), classifier_activation="softmax", width=4):
+    inputs = keras.Input(input_shape)
+    x = keras.layers.Rescaling(1 / 255, name="normalization")(inputs)
+    x = keras.layers.Conv3D(width, 3, activation="relu", name="feature_map")(Halve()(x))
+    x = keras.layers.GlobalAveragePooling3D(name="features")(x)
+    x = keras.layers.Dense(num_classes, name="logits")(x)
+    outputs = keras.layers.Activation(classifier_activation, name="predictions")(x)
+    return keras.Model(inputs, outputs, name="tiny")
+'''
+
+
+def _install(target: Path, name: str, module: str, source: str, points: dict[str, str]) -> None:
+    project = target.parent / f"source-{name}"
+    project.mkdir()
+    lines = "\n".join(f'{key} = "{value}"' for key, value in points.items())
+    text = PYPROJECT.format(name=name, module=module, entries=lines)
+    (project / "pyproject.toml").write_text(text)
+    (project / f"{module}.py").write_text(source)
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
+    command += ["--no-build-isolation", "--target", str(target), str(project)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a good plugin, a broken one, and one that wants a built-in's name."""
+    target = tmp_path_factory.mktemp("plugins") / "site"
+    _install(target, "kvideo-tiny", "tiny_plugin", MODEL, {"tiny": "tiny_plugin:tiny"})
+    broken = "raise RuntimeError('this plugin is broken')"
+    _install(target, "kvideo-broken", "broken_plugin", broken, {"broken": "broken_plugin:model"})
+    _install(target, "kvideo-thief", "thief_plugin", MODEL, {"c3d": "thief_plugin:tiny"})
+    return target
+
+
+@pytest.fixture
+def with_plugins(plugins: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(plugins))
+    return plugins
+
+
+def test_built_in_models_are_listed_without_importing_them() -> None:
+    found = entries(MODELS)
+    assert {"single_frame", "late_fusion", "early_fusion", "slow_fusion", "c3d"} <= set(found)
+    assert all(found[name].builtin for name in ("slow_fusion", "c3d"))
+
+
+def test_unknown_name_suggests_a_near_one() -> None:
+    with pytest.raises(UnknownNameError, match=r'Did you mean "slow_fusion"\?.*lists all \d+'):
+        find(MODELS, "slow_fusoin")
+
+
+def test_a_plugin_is_found_and_a_broken_one_harms_nothing(with_plugins: Path) -> None:
+    with pytest.warns(UserWarning, match='kvideo-thief offers "c3d".*kvideo has already'):
+        found = entries(MODELS)
+    assert found["tiny"].distribution == "kvideo-tiny"
+    assert found["tiny"].version == "1.2.3"
+    assert found["c3d"].builtin
+    assert "broken_plugin" not in sys.modules
+    with pytest.warns(UserWarning), pytest.raises(PluginLoadError) as caught:
+        get_builder("broken")
+    assert "broken = broken_plugin:model" in str(caught.value)
+    assert "kvideo-broken 1.2.3" in str(caught.value)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    with pytest.warns(UserWarning):
+        assert get_builder("slow_fusion").__name__ == "slow_fusion"
+
+
+def _kvideo(plugins: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    code = f"import sys; sys.path.insert(0, {str(plugins)!r}); from kvideo.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+    )
+
+
+@pytest.mark.slow
+def test_a_plugin_trains_from_the_command_line_and_loads_in_a_fresh_process(
+    plugins: Path, tmp_path: Path, tiny_videos: Path
+) -> None:
+    listed = _kvideo(plugins, "models", "--json", cwd=tmp_path)
+    assert {"tiny", "broken"} <= {row["name"] for row in json.loads(listed.stdout)}
+    arguments = ["--model", "tiny", "--set", "width=2", "--epochs", "1", "-b", "2", "--out", "run"]
+    done = _kvideo(plugins, "fit", str(tiny_videos), *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    video = next(tiny_videos.rglob("*.mp4"))
+    done = _kvideo(plugins, "predict", "run", str(video), "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0]["label"] in {"left", "right"}
+    # Without the plugin the message says what to install.
+    done = _kvideo(tmp_path / "nowhere", "predict", "run", str(video), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "pip install kvideo-tiny" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = _kvideo(plugins, "fit", str(tiny_videos), "--model", "broken", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "broken_plugin:model" in done.stderr and "Traceback" not in done.stderr
