@@ -1,10 +1,15 @@
-"""2D networks for single frames, by name: the lecture's stack or one of `keras.applications`."""
+"""2D networks for single frames, by name.
+
+The lecture's stack, EfficientNet-Lite0, or any model of `keras.applications`. Their layers are laid
+into the video model one by one, so that they can be found and frozen by name.
+"""
 
 from __future__ import annotations
 
 import difflib
 import functools
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +20,13 @@ import keras
 import numpy as np
 
 from kvideo.errors import KVideoError, UnknownNameError, UsageError
+from kvideo.layers.conv import Norm
+from kvideo.models.classifier import RESERVED_NAMES
+from kvideo.models.efficientnet_lite import PIXELS, efficientnet_lite0
 from kvideo.models.stacks import lecture_stack
 
-LECTURE = "lecture"
+LECTURE, LITE = "lecture", "efficientnet_lite0"
 IMAGENET = "imagenet"
-_OUR_LAYERS = ("clip", "normalization", "feature_map", "features", "logits", "predictions")
 
 
 @dataclass(frozen=True)
@@ -36,30 +43,35 @@ class Backbone:
 
 
 def backbone_2d(
-    name: str, *, weights: str | None, widths: Sequence[int], batch_norm: bool
+    name: str, *, weights: str | None, widths: Sequence[int], norm: Norm | None
 ) -> Backbone:
     """The 2D network of that name.
 
     Args:
-        name: `"lecture"`, or a model of `keras.applications` as `"ResNet50"` or `"resnet50"`.
+        name: `"lecture"`, `"efficientnet_lite0"`, or a model of `keras.applications` by its class
+            name, where case and underscores do not matter.
         weights: None or `"imagenet"`.
         widths: of the lecture's stack.
-        batch_norm: of the lecture's stack.
+        norm: of the lecture's stack.
 
     Raises:
         UnknownNameError: there is none of that name.
         UsageError: it has no such weights.
     """
-    if weights not in (None, IMAGENET):
-        raise UsageError(f'weights must be None or "imagenet", not {weights!r}.')
     if name == LECTURE:
         if weights is not None:
-            raise UsageError('backbone "lecture" has no ImageNet weights; take another backbone.')
-        return Backbone(functools.partial(lecture_stack, widths=widths, use_batch_norm=batch_norm))
-    module, constructor = find_application(name)
-    return Backbone(
-        functools.partial(_build_application, constructor, weights), application_pixels(module)
-    )
+            raise UsageError(
+                f'backbone="{LECTURE}" has no ImageNet weights; backbone="{LITE}" has, for one.'
+            )
+        return Backbone(functools.partial(lecture_stack, widths=widths, norm=norm))
+    make: Callable[..., keras.Model]
+    if _plain(name) == _plain(LITE):
+        make, pixels = functools.partial(efficientnet_lite0, include_preprocessing=False), PIXELS
+    else:
+        module, make = find_application(name)
+        pixels = application_pixels(module)
+    network = functools.partial(make, include_top=False)
+    return Backbone(functools.partial(_build, name, network, weights), pixels)
 
 
 @functools.cache
@@ -83,57 +95,38 @@ def find_application(name: str) -> tuple[ModuleType, Callable[..., keras.Model]]
     known = {_plain(each): each for each in applications()}
     if _plain(name) in known:
         return applications()[known[_plain(name)]]
-    near = difflib.get_close_matches(_plain(name), [*known, LECTURE], n=1)
-    hint = f' Did you mean "{known.get(near[0], near[0])}"?' if near else ""
+    ours = {_plain(each): each for each in (LECTURE, LITE)}
+    near = difflib.get_close_matches(_plain(name), [*known, *ours], n=1)
+    hint = f' Did you mean "{(known | ours)[near[0]]}"?' if near else ""
     raise UnknownNameError(
-        f'there is no backbone "{name}".{hint} Backbones are "{LECTURE}" and the models of '
-        f"keras.applications: {', '.join(sorted(known.values()))}."
+        f'there is no backbone "{name}".{hint} Backbones are "{LECTURE}", "{LITE}" and the models '
+        f"of keras.applications, such as ResNet50, MobileNetV2 or ConvNeXtTiny."
     )
 
 
 def application_pixels(module: ModuleType) -> dict[str, Any]:
     """Arguments of `PixelNormalization` that do what the module's `preprocess_input` does.
 
-    All of them are affine per channel, some with the channels reversed, so three colours tell.
+    Each of those is affine per channel, some with the channels reversed, so three colours tell.
     """
     black, red, white = (
         np.ravel(module.preprocess_input(np.full((1, 1, 1, 3), colour, "float64")))
         for colour in ((0, 0, 0), (255, 0, 0), (255, 255, 255))
     )
     std = 255 / (white - black)
-    reverse = red[0] == black[0]
     return {
-        "mean": list(-black * std),
-        "std": list(std),
-        "channel_order": "bgr" if reverse else "rgb",
+        "mean": (0.0 - black * std).tolist(),
+        "std": std.tolist(),
+        "channel_order": "bgr" if red[0] == black[0] else "rgb",
     }
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def _build_application(
-    constructor: Callable[..., keras.Model], weights: str | None, inputs: Any
-) -> Any:
-    try:
-        network = constructor(include_top=False, weights=weights, input_shape=inputs.shape[1:])
-    except Exception as cause:
-        if weights is not None:
-            raise KVideoError(
-                f"the ImageNet weights of {constructor.__name__} cannot be had ({cause}). "
-                "They are downloaded at first use; is there a network?"
-            ) from cause
-        raise UsageError(f"backbone {constructor.__name__}: {cause}") from cause
-    return inline(network, inputs)
 
 
 def inline(network: keras.Model, inputs: Any) -> Any:
     """Lays the layers of a functional model on a Keras tensor, one by one, with their weights.
 
     The layers become those of the model that is being made, so they can be found and frozen by
-    name. Names that Keras numbered by a counter of the process are numbered from the network's
-    own beginning, so that they are the same every time.
+    name. Names that Keras numbered by a counter of the process are numbered from the network's own
+    beginning, so that they are the same every time.
     """
     counter: Counter[str] = Counter()
 
@@ -147,10 +140,61 @@ def inline(network: keras.Model, inputs: Any) -> Any:
     return copy.call(inputs)
 
 
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
 def _stable_name(layer: Any, counter: Counter[str]) -> str:
-    kind = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(layer).__name__)
     base = re.sub(r"_\d+$", "", layer.name)
-    if _plain(base) == _plain(kind):
+    if _plain(base) == _plain(type(layer).__name__):  # Keras named it
         counter[base] += 1
         return f"backbone_{base}_{counter[base]}"
-    return f"backbone_{layer.name}" if layer.name in _OUR_LAYERS else layer.name
+    return f"backbone_{layer.name}" if layer.name in RESERVED_NAMES else layer.name
+
+
+def _build(name: str, make: Callable[..., keras.Model], weights: str | None, inputs: Any) -> Any:
+    """Makes the network for the input's shape and lays it on `inputs`."""
+    height, width, channels = inputs.shape[1:]
+    try:
+        if weights is None or channels == 3:
+            network = _make(make, weights, (height, width, channels))
+        else:
+            source = _make(make, weights, (height, width, 3))
+            network = _make(make, None, (height, width, channels))
+            network.set_weights(_widened(source, network))
+    except KVideoError:
+        raise
+    except ValueError as cause:  # a size or a number of channels that the network cannot take
+        raise UsageError(f'backbone "{name}": {cause}') from cause
+    except Exception as cause:  # keras.utils.get_file raises plain Exception
+        raise KVideoError(
+            f'the ImageNet weights of backbone "{name}" could not be downloaded ({cause}). Check '
+            f'the network, or take backbone="{LITE}", whose weights come with a package.'
+        ) from cause
+    return inline(network, inputs)
+
+
+def _make(
+    make: Callable[..., keras.Model], weights: str | None, shape: tuple[int, int, int]
+) -> keras.Model:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This model usually expects 1 or 3 input channels")
+        return make(weights=weights, input_shape=shape)
+
+
+def _widened(source: keras.Model, target: keras.Model) -> list[np.ndarray]:
+    """Weights for 3T channels from weights for 3: the first kernel repeated and divided by T.
+
+    On a video that stands still the first layer then gives what it gives for one frame.
+    """
+    old, shapes = source.get_weights(), [variable.shape for variable in target.weights]
+    different = [i for i, (a, b) in enumerate(zip(old, shapes, strict=False)) if a.shape != b]
+    if len(old) != len(shapes) or len(different) != 1 or old[different[0]].ndim != 4:
+        raise UsageError(
+            f"the ImageNet weights of {source.name} fit pictures of 3 channels only; it cannot "
+            "begin early fusion with them. weights=None starts from random ones."
+        )
+    first = different[0]
+    repeats = shapes[first][2] // 3
+    old[first] = np.tile(old[first], (1, 1, repeats, 1)) / repeats  # (kH, kW, 3T, F)
+    return old

@@ -10,7 +10,15 @@ import keras
 
 from kvideo.clip_spec import ClipSpec, Views
 from kvideo.layers.conv import conv_unit
-from kvideo.models.classifier import check_input_shape, classifier_head, clip_input, made_for
+from kvideo.models.classifier import (
+    check_dropout,
+    check_input_shape,
+    check_weights,
+    classifier_head,
+    clip_input,
+    finish,
+    made_for,
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ def c3d(
         num_classes: classes.
         input_shape: (T, H, W, 3).
         classifier_activation: `"softmax"`, `"sigmoid"` for several labels a video, or None.
-        weights: None (random).
+        weights: None (random), or a file of a like model.
         dropout: after `fc6` and `fc7`.
         name: the model's name.
 
@@ -63,10 +71,12 @@ def c3d(
     Raises:
         UsageError: an argument is out of its range.
     """
+    _, weights_file = check_weights(weights)
+    dropout = check_dropout(dropout)
     inputs, x = clip_input(check_input_shape(input_shape))
     for number, stage in enumerate(STAGES, start=1):
         for convolution in stage.convolutions:
-            x = conv_unit(x, stage.filters, 3, name=convolution, use_batch_norm=False)
+            x = conv_unit(x, stage.filters, 3, name=convolution, norm=None)
         if number == len(STAGES):
             x = keras.layers.Identity(name="feature_map")(x)  # (B, 2, 7, 7, 512)
         x = keras.layers.MaxPooling3D(stage.pool, padding="same", name=f"pool{number}")(x)
@@ -76,4 +86,4 @@ def c3d(
     x = keras.layers.Dense(FC_UNITS, "relu", kernel_initializer="he_normal", name="fc7")(x)
     x = keras.layers.Identity(name="features")(x)
     outputs = classifier_head(x, num_classes, classifier_activation, dropout)
-    return keras.Model(inputs, outputs, name=name)
+    return finish(inputs, outputs, name, weights_file)

@@ -7,6 +7,8 @@ detection use.
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -15,6 +17,10 @@ import keras
 from kvideo.clip_spec import ClipSpec, Views
 from kvideo.errors import UsageError
 from kvideo.layers.pixels import PixelNormalization
+
+RESERVED_NAMES = ("clip", "normalization", "feature_map", "features", "logits", "predictions")
+
+WEIGHT_FILES = (".keras", ".weights.h5")
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 Shape = tuple[int, int, int, int]
@@ -60,6 +66,56 @@ def check_input_shape(input_shape: Sequence[int]) -> Shape:
     return frames, height, width, channels
 
 
+def check_dropout(dropout: float) -> float:
+    """A share of 0 <= dropout < 1.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not 0 <= dropout < 1:
+        raise UsageError(f"dropout must be at least 0 and less than 1, not {dropout!r}.")
+    return dropout
+
+
+def check_weights(weights: Any, known: Sequence[str] = ()) -> tuple[str | None, str | None]:
+    """Splits the argument `weights` into a name that the builder knows and a file, or None each.
+
+    Raises:
+        UsageError: it is neither; the message says what there is.
+    """
+    if weights is None or weights in known:
+        return weights, None
+    path = os.fspath(weights)
+    if path.endswith(WEIGHT_FILES) and os.path.exists(path):
+        return None, path
+    if path.endswith(WEIGHT_FILES):
+        raise UsageError(f"there is no weights file {path}.")
+    names = "".join(f', "{name}"' for name in known)
+    raise UsageError(
+        f"weights must be None{names} or a {' or '.join(WEIGHT_FILES)} file, not {path!r}."
+    )
+
+
+def finish(inputs: Any, outputs: Any, name: str, weights_file: str | None) -> keras.Model:
+    """The functional model, with the weights of a file where one is given.
+
+    Raises:
+        UsageError: the file's weights do not fit.
+    """
+    model = keras.Model(inputs, outputs, name=name)
+    if weights_file is not None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # Keras only warns where it skips a layer
+                model.load_weights(weights_file)
+        except (ValueError, KeyError, OSError, UserWarning) as cause:
+            reason = str(cause).partition("\n")[0]
+            raise UsageError(
+                f"the weights in {weights_file} do not fit {name}: {reason}"
+            ) from cause
+    return model
+
+
 def clip_input(
     input_shape: Shape,
     *,
@@ -91,8 +147,6 @@ def classifier_head(
         UsageError: an argument is out of its range.
     """
     num_classes = check_count("num_classes", num_classes)
-    if not 0 <= dropout < 1:
-        raise UsageError(f"dropout must be at least 0 and less than 1, not {dropout!r}.")
     try:
         activation = keras.activations.get(classifier_activation)
     except (TypeError, ValueError):
@@ -100,7 +154,7 @@ def classifier_head(
             f'classifier_activation must be "softmax", "sigmoid" or None, '
             f"not {classifier_activation!r}."
         ) from None
-    if dropout:
+    if check_dropout(dropout):
         features = keras.layers.Dropout(dropout, name="dropout")(features)
     logits = keras.layers.Dense(num_classes, name="logits", dtype="float32")(features)
     return keras.layers.Activation(activation, name="predictions", dtype="float32")(logits)

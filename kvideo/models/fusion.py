@@ -9,14 +9,17 @@ import keras
 
 from kvideo.clip_spec import ClipSpec, Views
 from kvideo.errors import UsageError
+from kvideo.layers.conv import NORM, Norm
 from kvideo.layers.frames import FoldTime, FramesToChannels, UnfoldTime
-from kvideo.models.backbones import backbone_2d
+from kvideo.models.backbones import IMAGENET, Backbone, backbone_2d
 from kvideo.models.classifier import (
     Shape,
     check_count,
     check_input_shape,
+    check_weights,
     classifier_head,
     clip_input,
+    finish,
     made_for,
 )
 from kvideo.models.stacks import LECTURE_WIDTHS, lecture_stack
@@ -49,8 +52,8 @@ def single_frame(
         num_classes: classes.
         input_shape: (T, H, W, 3).
         classifier_activation: `"softmax"`, `"sigmoid"` for several labels a video, or None.
-        weights: None (random) or `"imagenet"` (the backbone's).
-        backbone: `"lecture"`, or the name of a model of `keras.applications`.
+        weights: None (random), `"imagenet"` (the backbone's), or a file of a like model.
+        backbone: `"lecture"`, `"efficientnet_lite0"`, or a model of `keras.applications` by name.
         widths: of the lecture's stack; see `kvideo.models.stacks.lecture_stages`.
         batch_norm: whether the lecture's stack has batch norm.
         dropout: before the last layer.
@@ -62,11 +65,13 @@ def single_frame(
     Raises:
         UsageError: an argument is out of its range, or there is no such backbone.
     """
+    weights_name, weights_file = check_weights(weights, (IMAGENET,))
     shape = check_input_shape(input_shape)
-    inputs, x = _frame_features(shape, backbone, weights, widths, batch_norm)
+    network = backbone_2d(backbone, weights=weights_name, widths=widths, norm=_norm(batch_norm))
+    inputs, x = _each_frame(network, shape)
     x = keras.layers.GlobalAveragePooling3D(name="features")(x)
     outputs = classifier_head(x, num_classes, classifier_activation, dropout)
-    return keras.Model(inputs, outputs, name=name)
+    return finish(inputs, outputs, name, weights_file)
 
 
 @made_for(_CLIP, _VIEWS)
@@ -92,8 +97,8 @@ def late_fusion(
             over space, are concatenated and go through a fully connected layer.
         input_shape: (T, H, W, 3).
         classifier_activation: `"softmax"`, `"sigmoid"` for several labels a video, or None.
-        weights: None (random) or `"imagenet"` (the backbone's).
-        backbone: `"lecture"`, or the name of a model of `keras.applications`.
+        weights: None (random), `"imagenet"` (the backbone's), or a file of a like model.
+        backbone: `"lecture"`, `"efficientnet_lite0"`, or a model of `keras.applications` by name.
         widths: of the lecture's stack; see `kvideo.models.stacks.lecture_stages`.
         batch_norm: whether the lecture's stack has batch norm.
         hidden: units of the fully connected layer of `fusion="fc"`.
@@ -108,8 +113,10 @@ def late_fusion(
     """
     if fusion not in FUSIONS:
         raise UsageError(f"fusion must be one of {FUSIONS}, not {fusion!r}.")
+    weights_name, weights_file = check_weights(weights, (IMAGENET,))
     shape = check_input_shape(input_shape)
-    inputs, x = _frame_features(shape, backbone, weights, widths, batch_norm)
+    network = backbone_2d(backbone, weights=weights_name, widths=widths, norm=_norm(batch_norm))
+    inputs, x = _each_frame(network, shape)
     if fusion == "average":
         x = keras.layers.GlobalAveragePooling3D(name="features")(x)
     else:
@@ -118,7 +125,7 @@ def late_fusion(
         x = keras.layers.Dense(hidden, "relu", kernel_initializer="he_normal", name="fc1")(x)
         x = keras.layers.Identity(name="features")(x)
     outputs = classifier_head(x, num_classes, classifier_activation, dropout)
-    return keras.Model(inputs, outputs, name=name)
+    return finish(inputs, outputs, name, weights_file)
 
 
 @made_for(_CLIP, _VIEWS)
@@ -142,8 +149,9 @@ def early_fusion(
         num_classes: classes.
         input_shape: (T, H, W, 3).
         classifier_activation: `"softmax"`, `"sigmoid"` for several labels a video, or None.
-        weights: None (random).
-        backbone: `"lecture"`, or the name of a model of `keras.applications`.
+        weights: None (random), `"imagenet"` (the backbone's; its first kernel repeated for every
+            frame), or a file of a like model.
+        backbone: `"lecture"`, `"efficientnet_lite0"`, or a model of `keras.applications` by name.
         widths: of the lecture's stack; see `kvideo.models.stacks.lecture_stages`.
         batch_norm: whether the lecture's stack has batch norm.
         dropout: before the last layer.
@@ -155,14 +163,15 @@ def early_fusion(
     Raises:
         UsageError: an argument is out of its range, or there is no such backbone.
     """
-    network = backbone_2d(backbone, weights=weights, widths=widths, batch_norm=batch_norm)
+    weights_name, weights_file = check_weights(weights, (IMAGENET,))
+    network = backbone_2d(backbone, weights=weights_name, widths=widths, norm=_norm(batch_norm))
     inputs, x = clip_input(check_input_shape(input_shape), **network.pixels)
     x = FramesToChannels(name="frames_to_channels")(x)  # (B, H, W, 3T)
     x = network.build(x)
     x = UnfoldTime(1, name="feature_map")(x)  # (B, 1, H', W', C)
     x = keras.layers.GlobalAveragePooling3D(name="features")(x)
     outputs = classifier_head(x, num_classes, classifier_activation, dropout)
-    return keras.Model(inputs, outputs, name=name)
+    return finish(inputs, outputs, name, weights_file)
 
 
 @made_for(_CLIP, _VIEWS)
@@ -192,7 +201,7 @@ def slow_fusion(
         num_classes: classes.
         input_shape: (T, H, W, 3).
         classifier_activation: `"softmax"`, `"sigmoid"` for several labels a video, or None.
-        weights: None (random).
+        weights: None (random), or a file of a like model.
         widths: channels of the convolutions; see `kvideo.models.stacks.lecture_stages`.
         batch_norm: whether batch norm follows each convolution.
         dropout: before the last layer.
@@ -204,19 +213,21 @@ def slow_fusion(
     Raises:
         UsageError: an argument is out of its range.
     """
+    _, weights_file = check_weights(weights)
     inputs, x = clip_input(check_input_shape(input_shape))
-    x = lecture_stack(x, widths, use_batch_norm=batch_norm)
+    x = lecture_stack(x, widths, norm=_norm(batch_norm))
     x = keras.layers.Identity(name="feature_map")(x)
     x = keras.layers.GlobalAveragePooling3D(name="features")(x)
     outputs = classifier_head(x, num_classes, classifier_activation, dropout)
-    return keras.Model(inputs, outputs, name=name)
+    return finish(inputs, outputs, name, weights_file)
 
 
-def _frame_features(
-    shape: Shape, backbone: str, weights: str | None, widths: Sequence[int], batch_norm: bool
-) -> tuple[Any, Any]:
+def _norm(batch_norm: bool) -> Norm | None:
+    return NORM if batch_norm else None
+
+
+def _each_frame(network: Backbone, shape: Shape) -> tuple[Any, Any]:
     """The input, and `feature_map` (B, T, H', W', C): every frame through a 2D network."""
-    network = backbone_2d(backbone, weights=weights, widths=widths, batch_norm=batch_norm)
     inputs, x = clip_input(shape, **network.pixels)
     x = FoldTime(name="fold_time")(x)  # (B*T, H, W, 3)
     x = network.build(x)

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from kvideo.errors import UsageError
-from kvideo.layers.conv import conv_unit
+from kvideo.layers.conv import NORM, Norm, conv_unit
 from kvideo.models.classifier import check_count
 
 LECTURE_WIDTHS = (12, 24)
@@ -42,7 +42,7 @@ def lecture_stages(widths: Sequence[int]) -> tuple[Stage, ...]:
     )
 
 
-def lecture_stack(inputs: Any, widths: Sequence[int], *, use_batch_norm: bool = True) -> Any:
+def lecture_stack(inputs: Any, widths: Sequence[int], *, norm: Norm | None = NORM) -> Any:
     """Builds the stack on a Keras tensor, (B, H, W, C) or (B, T, H, W, C).
 
     Pools keep what does not fill a window ("same"), so no frame is left out. Time may be as short
@@ -62,7 +62,5 @@ def lecture_stack(inputs: Any, widths: Sequence[int], *, use_batch_norm: bool = 
                     "Take larger pictures or fewer widths."
                 )
             x = _POOLS[len(x.shape)](stage.pool, padding="same", name=f"pool{number - 1}")(x)
-        x = conv_unit(
-            x, stage.filters, stage.kernel, name=f"conv{number}", use_batch_norm=use_batch_norm
-        )
+        x = conv_unit(x, stage.filters, stage.kernel, name=f"conv{number}", norm=norm)
     return x
