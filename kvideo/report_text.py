@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,17 +26,20 @@ _FAILURES = 10
 Column = tuple[str, str, Callable[[ClassResult], str]]  # heading, alignment, text of a cell
 
 
-def format_result(result: EvaluationResult, width: int = 80) -> str:
+def format_result(result: EvaluationResult, width: int | None = None) -> str:
     """Headline figures, the classes, and the videos that failed, as lines of text.
 
     Args:
         result: what to show.
-        width: columns; longer class names are cut, paths are not.
+        width: columns; longer class names are cut, paths are not. By default the terminal's, at
+            most 100; 80 where there is none.
 
     Returns:
         Lines without a newline at the end. Up to 30 classes all are listed in their order, of
         more the ten worst.
     """
+    if width is None:
+        width = min(shutil.get_terminal_size((80, 24)).columns, 100)
     blocks = [_figures(result), _classes(result, width), _failed(result)]
     return "\n\n".join(block for block in blocks if block)
 

@@ -27,6 +27,7 @@ __all__ = [
     "Mistake",
     "VideoResult",
     "average_views",
+    "check_labels",
     "describe_run",
     "summarize",
 ]
@@ -137,15 +138,30 @@ def describe_run(**facts: Any) -> dict[str, Any]:
     return {**known, "created": now, "versions": versions}
 
 
-def _check_video(video: VideoResult, num_classes: int, multi_label: bool) -> VideoResult:
-    if not multi_label and len(video.labels) != 1:
+def check_labels(name: str, labels: Sequence[int], num_classes: int, multi_label: bool) -> None:
+    """Refuse labels that cannot be evaluated; worth doing before an hour of decoding.
+
+    Args:
+        name: the video, for the message.
+        labels: its class indices.
+        num_classes: that the model knows.
+        multi_label: whether several labels (or none) are right.
+
+    Raises:
+        DataError: not exactly one label where there must be one, or no class of that index.
+    """
+    if not multi_label and len(labels) != 1:
         raise DataError(
-            f"{video.name} has {plural(len(video.labels), 'label')}; an evaluation needs "
-            "exactly one for each video (or a multi-label model)."
+            f"{name} has {plural(len(labels), 'label')}; an evaluation needs exactly one for each "
+            "video (or a multi-label model)."
         )
-    for label in video.labels:
+    for label in labels:
         if not 0 <= label < num_classes:
-            raise DataError(f"{video.name} has the label {label}, beyond {num_classes} classes.")
+            raise DataError(f"{name} has the label {label}, beyond {num_classes} classes.")
+
+
+def _check_video(video: VideoResult, num_classes: int, multi_label: bool) -> VideoResult:
+    check_labels(video.name, video.labels, num_classes, multi_label)
     if video.probabilities is None:
         return video
     probabilities = np.asarray(video.probabilities)

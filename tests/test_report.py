@@ -283,7 +283,7 @@ def test_names_that_do_not_fit_the_matrix():
 
 
 def test_text_for_the_terminal():
-    text = format_result(make())
+    text = format_result(make(), 80)
     lines = text.splitlines()
     result = make()
     low, high = result.intervals["top1"]
@@ -308,6 +308,13 @@ def test_tables_keep_to_the_width(width):
     assert len(lines) == 2 + len(NAMES)
     # Five narrow columns of figures need 44 columns; below that the names are all that gives way.
     assert max(display_width(line) for line in lines) <= max(width, 44)
+
+
+def test_the_terminal_s_width_is_the_default(monkeypatch):
+    for columns, width in [("60", 60), ("500", 100)]:
+        monkeypatch.setenv("COLUMNS", columns)
+        assert format_result(make()) == format_result(make(), width)
+    assert format_result(make(), 60) != format_result(make(), 100)
 
 
 def test_of_many_classes_the_worst_are_shown():
