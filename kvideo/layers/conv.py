@@ -30,9 +30,7 @@ NORM = Norm()
 
 def batch_norm(name: str, norm: Norm = NORM) -> keras.Layer:
     """The batch norm of every model here; its statistics are those of all devices together."""
-    return keras.layers.BatchNormalization(
-        momentum=norm.momentum, epsilon=norm.epsilon, synchronized=True, name=name
-    )
+    return BatchNorm(momentum=norm.momentum, epsilon=norm.epsilon, name=name)
 
 
 def conv_unit(
