@@ -2,9 +2,11 @@
 
 from kvideo.layers.conv import Norm, batch_norm, conv_unit, depthwise_unit_2d
 from kvideo.layers.frames import FoldTime, FramesToChannels, UnfoldTime
+from kvideo.layers.normalization import BatchNorm
 from kvideo.layers.pixels import PixelNormalization
 
 __all__ = [
+    "BatchNorm",
     "FoldTime",
     "FramesToChannels",
     "Norm",

@@ -8,6 +8,7 @@ detection use.
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -104,16 +105,21 @@ def finish(inputs: Any, outputs: Any, name: str, weights_file: str | None) -> ke
     """
     model = keras.Model(inputs, outputs, name=name)
     if weights_file is not None:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")  # Keras only warns where it skips a layer
-                model.load_weights(weights_file)
-        except (ValueError, KeyError, OSError, UserWarning) as cause:
-            reason = str(cause).partition("\n")[0]
-            raise UsageError(
-                f"the weights in {weights_file} do not fit {name}: {reason}"
-            ) from cause
+        _load_weights(model, weights_file)
     return model
+
+
+def _load_weights(model: keras.Model, path: str) -> None:
+    with warnings.catch_warnings(record=True) as skipped:  # Keras only warns of some misfits
+        warnings.simplefilter("always")
+        try:
+            model.load_weights(path)
+        except (ValueError, KeyError, OSError) as cause:
+            layer = re.search(r"name=(\w+)", str(cause))
+            where = f'its layer "{layer[1]}" has other shapes' if layer else str(cause)
+            raise UsageError(f"the weights in {path} do not fit {model.name}: {where}.") from cause
+    if skipped:
+        raise UsageError(f"the weights in {path} do not fit {model.name}: {skipped[0].message}")
 
 
 def clip_input(
