@@ -1,78 +1,49 @@
-"""Videos and their labels: what every part of kvideo takes as DATA."""
+"""DATA: class folders and annotation files of many forms, read into a `VideoSet`.
+
+The forms are described, with examples, in docs/data.md. What the text of a file says is read by
+`kvideo.data.formats`; which files are there, by `kvideo.data.listing`; here both meet.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable, Sequence
+from typing import BinaryIO
 
-import numpy as np
+from kvideo.data.class_names import (
+    ClassNames,
+    class_file_beside,
+    given_class_names,
+    infer_class_names,
+    parse_class_names,
+)
+from kvideo.data.entries import Entry, group_of, split_name
+from kvideo.data.formats import HMDB51_FILE, decode_text, parse
+from kvideo.data.listing import (
+    PICTURE_ENDINGS,
+    Folders,
+    ListDir,
+    Locator,
+    absolute,
+    ending,
+    is_url,
+    is_video,
+    join,
+    looks_like_video,
+)
+from kvideo.data.matching import find_file, merge, to_indices, ucf101_folders
+from kvideo.data.parts import ALL, choose_part, split_files, with_validation
+from kvideo.data.records import VideoRecord, VideoSet, mirrored_classes
+from kvideo.data.splits import split_validation
+from kvideo.errors import DataError, UsageError
+from kvideo.text import plural
 
-from kvideo.errors import DataError
+__all__ = ["VideoRecord", "VideoSet", "find_splits", "read_data", "split_validation"]
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class VideoRecord:
-    """One video, or one segment of a video, with its labels.
-
-    Args:
-        path: absolute path, or a URL-like one (`gs://…`).
-        labels: class indices: one, several (multi-label), or none (unlabelled).
-        start: seconds from the video's beginning; None: from the beginning.
-        end: seconds from the video's beginning; None: to the end.
-        group: videos of one group are never split over training and validation.
-    """
-
-    path: str
-    labels: tuple[int, ...] = ()
-    start: float | None = None
-    end: float | None = None
-    group: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class VideoSet:
-    """Videos with labels, in a fixed order.
-
-    Args:
-        records: the videos.
-        class_names: names of the classes; a label is an index into them.
-        multi_label: whether a video may have several labels.
-        source: what the user typed.
-        flip_safe: False where a mirrored video may belong to another class.
-        missing: paths that are annotated, but are not there.
-        notes: sentences for the user about what was read and what was left out.
-    """
-
-    records: tuple[VideoRecord, ...]
-    class_names: tuple[str, ...]
-    multi_label: bool = False
-    source: str = ""
-    flip_safe: bool = True
-    missing: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def labels_array(self) -> np.ndarray:
-        """Labels of all records.
-
-        Returns:
-            int64 (N,) of class indices; for a multi-label set uint8 (N, classes), 1 where a record
-            has the label.
-
-        Raises:
-            DataError: a record has no label in a set that is not multi-label.
-        """
-        if self.multi_label:
-            hot = np.zeros((len(self), len(self.class_names)), np.uint8)
-            for row, record in zip(hot, self.records, strict=True):
-                row[list(record.labels)] = 1
-            return hot
-        for record in self.records:
-            if len(record.labels) != 1:
-                raise DataError(f"{record.path} has no label in {self.source}.")
-        return np.array([record.labels[0] for record in self.records], np.int64)
+Opener = Callable[[str], BinaryIO]
+DEMO = "demo"
+_LIST_ENDINGS = (".txt", ".csv", ".tsv", ".json", ".lst", ".list")
 
 
 def read_data(
@@ -80,25 +51,349 @@ def read_data(
     *,
     root: str | os.PathLike[str] | None = None,
     split: str | None = None,
-    class_names: tuple[str, ...] | None = None,
+    class_names: Sequence[str] | str | os.PathLike[str] | None = None,
+    require_labels: bool = True,
+    must_exist: bool = True,
+    multi_label: bool | None = None,
+    listdir: ListDir | None = None,
+    opener: Opener | None = None,
 ) -> VideoSet:
-    """Read DATA."""
+    """Read videos and labels.
+
+    Args:
+        data: a folder of class folders (also one with `train` and `val` folders of such), an
+            annotation file, a folder of UCF101's or HMDB51's split files, or `"demo"`.
+        root: the folder that paths in an annotation file are relative to; by default the
+            file's own.
+        split: which part of data that has parts, see `find_splits`; `"all"` takes everything.
+            By default the training part where there is one.
+        class_names: the classes in order, or a file that lists them. By default a file beside the
+            annotation (`classes.txt`, `classInd.txt` …) or else the labels themselves.
+        require_labels: False: videos without labels are allowed.
+        must_exist: False: annotated files are not looked for.
+        multi_label: whether a video may have several labels; by default, whether one has.
+        listdir: lists a URL-like folder: names, those of folders with a closing slash.
+        opener: opens a URL-like annotation file for reading bytes.
+
+    Returns:
+        The videos, files that are there only; `missing` and `notes` tell what was left out.
+
+    Raises:
+        UsageError: there is no such part.
+        DataError: there is nothing to read, or something is wrong with it; the sentence names the
+            file and line, and a remedy.
+    """
     data = os.fspath(data)
-    if data == "demo":
-        from kvideo.data.demo import demo_data
+    if data == DEMO:
+        videos = _read_demo(split)
+        return videos if class_names is None else _reorder(videos, class_names)
+    reader = _Reader(data, root, listdir, opener)
+    reader.set_class_names(class_names)
+    reader.require_labels, reader.must_exist = require_labels, must_exist
+    videos = reader.read(split)
+    if multi_label is not None:
+        videos = dataclasses.replace(videos, multi_label=multi_label)
+    pair = mirrored_classes(videos.class_names)
+    if pair is None:
+        return videos
+    note = f"{pair[0]!r} and {pair[1]!r} mirror each other, so training does not flip pictures."
+    return dataclasses.replace(videos, flip_safe=False, notes=(*videos.notes, note))
 
+
+def find_splits(
+    data: str | os.PathLike[str],
+    *,
+    listdir: ListDir | None = None,
+    opener: Opener | None = None,
+) -> tuple[str, ...]:
+    """Names of the parts that `read_data` takes as `split` for this DATA.
+
+    Args:
+        data: see `read_data`.
+        listdir: see `read_data`.
+        opener: see `read_data`.
+
+    Returns:
+        Empty if DATA has no parts. Otherwise with `"train"` and mostly with `"val"` (which names
+        the test part where there is no other). UCF101's and HMDB51's folders add `"train2"`,
+        `"val2"` …, for their further splits.
+
+    Raises:
+        DataError: as `read_data` does.
+    """
+    data = os.fspath(data)
+    if data == DEMO:
+        return ("train", "val")
+    return tuple(_Reader(data, None, listdir, opener).parts())
+
+
+def _read_demo(split: str | None) -> VideoSet:
+    from kvideo.data.demo import demo_data
+
+    if split != ALL:
         return demo_data(split or "train")
-    folders = sorted(entry.name for entry in os.scandir(data) if entry.is_dir())
-    names = tuple(class_names or folders)
-    records = []
-    for name in folders:
-        for folder, _, files in sorted(os.walk(os.path.join(data, name))):
-            for file in sorted(files):
-                path = os.path.abspath(os.path.join(folder, file))
-                records.append(VideoRecord(path=path, labels=(names.index(name),)))
-    return VideoSet(records=tuple(records), class_names=names, source=data)
+    train, val = demo_data("train"), demo_data("val")
+    return dataclasses.replace(train, records=train.records + val.records, source=DEMO)
 
 
-def find_splits(data: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Names that `read_data` takes as `split` for this DATA; empty where it has no parts."""
-    return ("train", "val") if os.fspath(data) == "demo" else ()
+def _reorder(videos: VideoSet, class_names: Sequence[str] | str | os.PathLike[str]) -> VideoSet:
+    """The same videos with their classes in another order (that of a model)."""
+    if isinstance(class_names, (str, os.PathLike)):
+        raise UsageError("the demo data has its own class names; leave class_names out.")
+    names = given_class_names(class_names)
+    index = [names.index(name) for name in videos.class_names]
+    for name, place in zip(videos.class_names, index, strict=True):
+        if place is None:
+            raise DataError(f"{videos.source}: {names.unknown(name)}")
+    records = tuple(
+        dataclasses.replace(r, labels=tuple(i for n in r.labels if (i := index[n]) is not None))
+        for r in videos.records
+    )
+    return dataclasses.replace(videos, records=records, class_names=names.names)
+
+
+class _Reader:
+    """One DATA: finds out what it is, and reads it."""
+
+    require_labels = True
+    must_exist = True
+
+    def __init__(
+        self,
+        data: str,
+        root: str | os.PathLike[str] | None,
+        listdir: ListDir | None,
+        opener: Opener | None,
+    ) -> None:
+        self.data, self.path = data, absolute(data)
+        self.folders, self.opener = Folders(listdir), opener
+        self.is_folder = self._check_data()
+        self.root = absolute(root or (self.path if self.is_folder else os.path.dirname(self.path)))
+        if root is not None and not is_url(self.root) and not os.path.isdir(self.root):
+            raise DataError(f"there is no folder {os.fspath(root)}, which is to hold the videos.")
+        self.names: ClassNames | None = None  # those asked for
+        self._names_have_numbers = False
+
+    def set_class_names(self, names: Sequence[str] | str | os.PathLike[str] | None) -> None:
+        """Set the classes, given in order or by a file that lists them."""
+        if isinstance(names, (str, os.PathLike)):
+            self.names = parse_class_names(self._text(absolute(names)), os.fspath(names))
+            self._names_have_numbers = True
+        elif names is not None:
+            self.names = given_class_names(names)
+
+    def _check_data(self) -> bool:
+        """Whether DATA is a folder; raises if it is neither that nor a possible annotation."""
+        if is_url(self.path):
+            return ending(self.path) not in _LIST_ENDINGS
+        if os.path.isdir(self.path):
+            return True
+        if not os.path.exists(self.path):
+            raise DataError(
+                f"there is no file or folder {self.data}. DATA is a folder with one folder of "
+                "videos for each class, an annotation file, or the word demo."
+            )
+        if is_video(self.path):
+            raise DataError(
+                f"{self.data} is a video, but DATA is a folder with one folder of videos for each "
+                "class, or an annotation file. (`kvideo predict` takes single videos.)"
+            )
+        return False
+
+    def _text(self, path: str) -> str:
+        try:
+            if is_url(path):
+                if self.opener is None:
+                    raise DataError(f"{path} cannot be opened here; copy it to this machine.")
+                with self.opener(path) as file:
+                    return decode_text(file.read(), path)
+            with open(path, "rb") as file:
+                return decode_text(file.read(), path)
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror or error}.") from error
+
+    # ------------------------------------------------------------------------ parts
+
+    def parts(self) -> dict[str, list[str]]:
+        """Parts by name: folders of class folders, or annotation files; empty: no parts."""
+        if not self.is_folder:
+            # A single file tells its parts by a column.
+            entries = parse(self._text(self.path), self.data)
+            found = sorted({entry.split for entry in entries if entry.split is not None})
+            return with_validation({name: [self.path] for name in found})
+        files, folders = self.folders.entries(self.path)
+        if lists := split_files(files):
+            return {
+                name: [join(self.path, file) for file in members] for name, members in lists.items()
+            }
+        folders = [name for name in folders if not name.startswith(".")]
+        named = {split_name(name): [join(self.path, name)] for name in folders}
+        if "train" not in named or not set(named) <= {"train", "val", "test"}:
+            return {}
+        inner_files, inner_folders = self.folders.entries(named["train"][0])
+        if not inner_folders or any(is_video(join(named["train"][0], f)) for f in inner_files):
+            return {}  # "train" is a class, of vehicles perhaps
+        return with_validation(named)
+
+    def read(self, split: str | None) -> VideoSet:
+        """Read the part asked for."""
+        if not self.is_folder:
+            return self._read_files([self.path], split)
+        parts = self.parts()
+        if not parts:
+            if split not in (None, ALL):
+                raise UsageError(f"{self.data} has no parts, so there is no part {split!r} of it.")
+            return self._read_class_folders([self.path])
+        name = split_name(split or "train")
+        if name not in (*parts, ALL):
+            raise UsageError(
+                f"{self.data} has no part {split!r}; it has {', '.join(parts)} (or all)."
+            )
+        places = parts.values() if name == ALL else [parts[name]]
+        chosen = list(dict.fromkeys(path for paths in places for path in paths))
+        if split_files([os.path.basename(path) for path in chosen]):
+            # In HMDB51's files a flag tells the part, in UCF101's the file itself does.
+            by_flag = HMDB51_FILE.fullmatch(os.path.basename(chosen[0])) and name != ALL
+            side = "train" if name.startswith("train") else "test"
+            return self._read_files(chosen, side if by_flag else ALL)
+        return self._read_class_folders(chosen)
+
+    # ---------------------------------------------------------------- class folders
+
+    def _read_class_folders(self, tops: list[str]) -> VideoSet:
+        found: dict[str, list[str]] = {}
+        notes: list[str] = []
+        for top in tops:
+            files, folders = self.folders.entries(top)
+            stray = [join(top, file) for file in files if is_video(join(top, file))]
+            for name in folders:
+                if not name.startswith(".") and name != "__MACOSX":
+                    found.setdefault(name, []).extend(self.folders.videos(join(top, name)))
+            if not any(found.values()):
+                raise DataError(self._nothing_found(top, files, stray))
+            if stray:
+                notes.append(
+                    f"{plural(len(stray), 'video')} directly in {top}, outside any class folder, "
+                    f"left out (first: {os.path.basename(stray[0])})."
+                )
+        names = self.names or ClassNames(tuple(sorted(found)), source=self.data)
+        records = []
+        for name in sorted(found):
+            label = names.index(name)
+            if label is None:
+                raise DataError(f"{self.data}, folder {name}: {names.unknown(name)}")
+            if not found[name]:
+                if self.names is None:
+                    raise DataError(
+                        f"the class folder {join(tops[0], name)} holds no videos. Put some into "
+                        "it, or remove it."
+                    )
+                notes.append(f"class folder {name} holds no videos.")
+            for path in found[name]:
+                group = group_of(os.path.basename(path))
+                records.append(VideoRecord(path, (label,), group=group))
+        return VideoSet(tuple(records), names.names, source=self.data, notes=tuple(notes))
+
+    def _nothing_found(self, top: str, files: list[str], stray: list[str]) -> str:
+        want = "DATA is a folder with one folder of videos for each class"
+        if stray:
+            if lists := [file for file in files if file.lower().endswith(_LIST_ENDINGS)]:
+                return (
+                    f"{top} holds {plural(len(stray), 'video')} and no class folders. Give the "
+                    f"annotation file itself as DATA: {join(top, lists[0])}."
+                )
+            return (
+                f"{top} holds {plural(len(stray), 'video')} without labels: {want}. Move the "
+                "videos into folders named after their classes, or write a list `PATH LABEL`."
+            )
+        if not files and not self.folders.entries(top)[1]:
+            return f"{top} is empty. {want}."
+        inside = (name for _, names in self.folders.walk(top) for name in names)
+        if any(ending(name) in PICTURE_ENDINGS for name in inside):
+            return f"{top} holds pictures, but no videos. {want}; frames as pictures are not read."
+        return f"{top} holds no videos. {want}."
+
+    # ------------------------------------------------------------- annotation files
+
+    def _read_files(self, files: list[str], split: str | None) -> VideoSet:
+        entries: list[Entry] = []
+        for file in files:
+            name = self.data if file == self.path else file
+            entries += choose_part(parse(self._text(file), name), split, name)
+        for entry in entries if self.require_labels else ():
+            if not entry.labels:
+                raise DataError(
+                    f"{entry.where}: {entry.path} has no label; the file needs a column `label`."
+                )
+        notes: list[str] = []
+        names = self._class_names(files[0], entries, notes)
+        labels = [to_indices(entry, names) for entry in entries]
+        paths = self._locate(entries)
+        missing = [e.path for e, path in zip(entries, paths, strict=True) if path is None]
+        if missing and len(missing) == len(entries):
+            raise DataError(
+                f"{self.data}: none of its {plural(len(missing), 'video')} is there (first: "
+                f"{join(self.root, missing[0])}). Say with --root which folder holds the videos."
+            )
+        if missing:
+            notes.append(
+                f"{len(missing)} of {plural(len(entries), 'video')} in {self.data}: no such file "
+                f"below {self.root}, left out (first: {missing[0]})."
+            )
+        records = merge(zip(entries, paths, labels, strict=True))
+        if several := sum(len(record.labels) > 1 for record in records):
+            notes.append(
+                f"{several} of {plural(len(records), 'video')} with several labels, so this is a "
+                "multi-label set."
+            )
+        return VideoSet(
+            tuple(records),
+            names.names,
+            multi_label=several > 0,
+            source=self.data,
+            missing=tuple(missing),
+            notes=tuple(notes),
+        )
+
+    def _class_names(self, file: str, entries: list[Entry], notes: list[str]) -> ClassNames:
+        """The names asked for, those of a file beside the annotation, or the labels themselves."""
+        if self.names is not None and self._names_have_numbers:
+            return self.names
+        names = self._names_beside(file, entries) or ucf101_folders(entries)
+        if self.names is not None:
+            # Numbers in the list go by the list's own names; where it has none, by position.
+            known = names is not None and not set(names.names).isdisjoint(self.names.names)
+            return names.in_order_of(self.names) if names and known else self.names
+        if names is None:
+            labels = (label for entry in entries for label in entry.labels)
+            return infer_class_names(labels, self.data)
+        in_use = {names.index(label) for entry in entries for label in entry.labels} - {None}
+        if len(in_use) < len(names.names):
+            notes.append(f"{len(names.names)} classes from {names.source}, {len(in_use)} in use.")
+        return names
+
+    def _names_beside(self, file: str, entries: list[Entry]) -> ClassNames | None:
+        """Class names from a file beside the annotation that knows at least one of the labels."""
+        folder = os.path.dirname(file)
+        used = {label for entry in entries for label in (*entry.labels, entry.label_text)}
+        for beside in class_file_beside(self._names_in(folder), file):
+            text = self._text(join(folder, beside))
+            if any(looks_like_video(word) for word in text.split()):
+                continue  # another list of videos
+            names = parse_class_names(text, join(folder, beside))
+            if any(names.index(label) is not None for label in used):
+                return names
+        return None
+
+    def _names_in(self, folder: str) -> list[str]:
+        try:
+            return self.folders.entries(folder)[0]
+        except DataError:  # a remote folder that nobody can list here
+            return []
+
+    def _locate(self, entries: list[Entry]) -> list[str | None]:
+        """The file of each entry; None: it is not there."""
+        if not self.must_exist:
+            return [join(self.root, entry.path) for entry in entries]
+        locator = Locator(self.root, self.folders)
+        return [find_file(entry, locator) for entry in entries]

@@ -1,0 +1,187 @@
+"""Annotation files with named columns: CSV with a header (Kinetics too) and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from kvideo.data.entries import Entry, short, split_name
+from kvideo.errors import DataError
+
+# Names of columns and keys, in order of preference.
+COLUMNS = {
+    "path": ("path", "video_path", "filepath", "file_path", "video", "filename", "file_name",
+             "file", "video_name", "clip", "video_id", "name"),
+    "label": ("label", "labels", "class", "class_name", "category", "action", "activity", "tags"),
+    "start": ("start", "time_start", "start_time", "t_start", "t-init"),
+    "end": ("end", "time_end", "end_time", "t_end", "t-end"),
+    "group": ("group", "group_id"),
+    "split": ("split", "subset"),
+}  # fmt: skip
+KINETICS_ID = "youtube_id"
+
+
+def find_header(text: str) -> tuple[list[str], str] | None:
+    """The column names in lower case and the delimiter, if the first line is a header."""
+    first = text.lstrip("\n").split("\n", 1)[0]
+    for delimiter in (",", ";", "\t"):
+        try:
+            cells = next(csv.reader([first], delimiter=delimiter))
+        except csv.Error:
+            continue
+        names = [cell.strip().lower() for cell in cells]
+        paths = {KINETICS_ID, *COLUMNS["path"]} & set(names)
+        others = {n for key, known in COLUMNS.items() if key != "path" for n in known} & set(names)
+        if paths and (others or len(names) == 1):
+            return names, delimiter
+    return None
+
+
+def parse_csv(text: str, source: str, header: list[str], delimiter: str) -> Iterator[Entry]:
+    """Rows below a header; several labels stand in one cell, with `|` or `;` between them."""
+    place = {
+        key: next((header.index(name) for name in names if name in header), None)
+        for key, names in COLUMNS.items()
+    }
+    by_id = KINETICS_ID in header
+    path_at = header.index(KINETICS_ID) if by_id else place["path"]
+    need = max(p for p in (path_at, place["label"]) if p is not None)
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
+    rows = _rows(reader, source)
+    next(row for row in rows if any(row))  # the header
+    separators = r"[|;]" if delimiter != ";" else r"[|]"
+    for row in rows:
+        if not any(cell.strip() for cell in row):
+            continue
+        where = f"{source}, line {reader.line_num}"
+        if len(row) <= need:
+            raise DataError(
+                f"{where}: the line breaks off, it has {len(row)} of the {len(header)} columns."
+            )
+        cells = {
+            key: row[at].strip() for key, at in place.items() if at is not None and at < len(row)
+        }
+        path = row[path_at].strip() if path_at is not None else ""
+        if not path:
+            raise DataError(f"{where}: the column {header[path_at or 0]!r} is empty.")
+        labels: tuple[str, ...] = ()
+        if place["label"] is not None:
+            labels = tuple(p.strip() for p in re.split(separators, cells["label"]) if p.strip())
+            if not labels:
+                raise DataError(f"{where}: {short(path)} has no label. Name one, or drop the line.")
+        start, end = _segment(cells.get("start"), cells.get("end"), where)
+        yield Entry(
+            where,
+            path,
+            labels,
+            start,
+            end,
+            group=cells.get("group") or (path if by_id else None),
+            split=split_name(cells["split"]) if cells.get("split") else None,
+            by_id=by_id,
+            label_text=cells.get("label", ""),
+        )
+
+
+def _rows(reader: Any, source: str) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise DataError(f"{source}, line {reader.line_num}: not valid CSV ({error}).") from error
+
+
+def _segment(start: Any, end: Any, where: str) -> tuple[float | None, float | None]:
+    """Start and end in seconds; empty values are None."""
+    first, last = (_seconds(value, name, where) for value, name in ((start, "start"), (end, "end")))
+    if last is not None and last <= (first or 0.0):
+        raise DataError(
+            f"{where}: the segment ends ({last:g} s) before it starts ({first or 0:g} s)."
+        )
+    return first, last
+
+
+def _seconds(value: Any, name: str, where: str) -> float | None:
+    if value is None or value == "":
+        return None
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise DataError(f"{where}: {name} must be a number of seconds from 0, not {value!r}.")
+    return seconds
+
+
+# ---------------------------------------------------------------------------------- JSON
+
+
+def parse_json(text: str, source: str) -> Iterator[Entry]:
+    """A list of objects with the keys of the CSV, or an object from path to label."""
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{source}, line {error.lineno}: not valid JSON ({error.msg.lower()})."
+        ) from error
+    if isinstance(document, dict) and "database" in document:
+        raise DataError(
+            f"{source} is in ActivityNet's form: segments of untrimmed videos, not a label for "
+            "each video. List the segments as CSV, `path,label,start,end`."
+        )
+    items: list[Any] = document if isinstance(document, list) else list(document.items())
+    for number, item in enumerate(items, 1):
+        where = f"{source}, entry {number}"
+        if isinstance(item, tuple):
+            path, value = item
+            values = value if isinstance(value, dict) else {"label": value}
+            values = {**values, "path": path}
+        elif isinstance(item, dict):
+            values = item
+        else:
+            raise DataError(f"{where}: expected an object with path and label, found {item!r}.")
+        yield _json_entry({str(k).lower(): v for k, v in values.items()}, where)
+
+
+def is_json(text: str) -> bool:
+    """Whether text that is not called `.json` is JSON all the same."""
+    if text.lstrip()[0] not in "[{":
+        return False
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    return True
+
+
+def _json_entry(values: dict[str, Any], where: str) -> Entry:
+    found = {
+        key: next((values[name] for name in names if name in values), None)
+        for key, names in COLUMNS.items()
+    }
+    by_id = KINETICS_ID in values
+    path = values[KINETICS_ID] if by_id else found["path"]
+    if not isinstance(path, str) or not path:
+        raise DataError(f"{where}: it has no `path`.")
+    label = found["label"]
+    labels = label if isinstance(label, list) else [] if label is None else [label]
+    if any(isinstance(item, (dict, list, bool, type(None))) for item in labels):
+        raise DataError(f"{where}: a label must be a name or a number, not {label!r}.")
+    if isinstance(label, list) and not labels or "" in labels:
+        raise DataError(f"{where}: {short(path)} has no label. Name one, or drop the entry.")
+    start, end = _segment(found["start"], found["end"], where)
+    group = found["group"]
+    return Entry(
+        where,
+        path,
+        tuple(str(item).strip() for item in labels),
+        start,
+        end,
+        group=str(group) if group is not None else (path if by_id else None),
+        split=split_name(str(found["split"])) if found["split"] else None,
+        by_id=by_id,
+    )
