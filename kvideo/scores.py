@@ -11,6 +11,7 @@ import datetime
 import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -132,10 +133,20 @@ def describe_run(**facts: Any) -> dict[str, Any]:
     known = {name: plain(value) for name, value in facts.items() if value is not None}
     versions = {"kvideo": __version__, "python": platform.python_version()}
     for name in ("tensorflow", "keras", "numpy", "av"):
-        if name in sys.modules:  # only what took part
-            versions[name] = str(getattr(sys.modules[name], "__version__", "unknown"))
+        if (version := _version(name)) is not None:
+            versions[name] = version
     now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     return {**known, "created": now, "versions": versions}
+
+
+def _version(package: str) -> str | None:
+    """Of what is loaded, or else installed: decoders are loaded only with the first video."""
+    if package in sys.modules:
+        return str(getattr(sys.modules[package], "__version__", "unknown"))
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def check_labels(name: str, labels: Sequence[int], num_classes: int, multi_label: bool) -> None:
