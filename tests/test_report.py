@@ -148,6 +148,8 @@ def test_classes_can_be_sorted_without_a_script(page):
     assert by_score == [c.name for c in result.worst_classes()]
     by_name = [result.classes[i].name for i in np.argsort(orders["name"])]
     assert by_name == sorted(NAMES)
+    by_videos = [result.classes[i].support for i in np.argsort(orders["videos"])]
+    assert by_videos == sorted(by_videos, reverse=True)
     style = report_html(make(6))
     choices = [a["id"] for a in page.all("input") if a["type"] == "radio"]
     assert sorted(choices) == ["by-given", *(f"by-{key}" for key in sorted(orders))]
