@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "kvideo"
 # Nothing of TensorFlow, and heavy libraries only inside functions.
 NO_TENSORFLOW = [
     "__init__", "errors", "clip_spec", "registry", "files", "text", "progress", "metrics",
-    "results", "scores", "plots", "report", "data.annotations", "data.records", "data.formats",
+    "results", "scores", "plots", "report", "report_tables", "report_text",
+    "data.annotations", "data.records", "data.formats",
     "data.listing", "data.class_names", "data.splits", "data.decode", "data.frames",
     "data.picture", "data.containers", "data.sampling", "data.loading", "data.demo", "data.check",
     "weights.torch_reader",
