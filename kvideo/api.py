@@ -75,6 +75,7 @@ def evaluate(
     batch_size: int = 8,
     workers: int | None = None,
     quarantine: str | None = None,
+    out: str | os.PathLike[str] | None = None,
     verbose: bool = True,
 ) -> EvaluationResult:
     """Tests a model over several views of each video; like `kvideo evaluate`.
@@ -92,6 +93,7 @@ def evaluate(
         batch_size: most clips that are run at once.
         workers: decoding threads; by default as many as processors.
         quarantine: a file of `kvideo check --quarantine`, whose videos are left out.
+        out: a folder for evaluation.json, report.html and confusion.png; None: none is written.
         verbose: progress on standard error.
 
     Returns:
@@ -102,8 +104,7 @@ def evaluate(
         DataError: the data cannot be used, or no video gave a result.
     """
     from kvideo.data.annotations import VideoSet
-    from kvideo.data.check import without_quarantined
-    from kvideo.evaluation import evaluate_model
+    from kvideo.evaluation import evaluate_model, write_report
     from kvideo.saving import model_info
     from kvideo.scores import describe_run
 
@@ -111,7 +112,9 @@ def evaluate(
     info = model_info(network)
     videos = data if isinstance(data, VideoSet) else _test_part(data, root, split, info)
     if quarantine is not None:
-        videos = without_quarantined(videos, quarantine)
+        from kvideo.data.check import read_quarantine
+
+        videos = videos.without(read_quarantine(quarantine))
     reader, count = _reader(info.clip_spec, clip_spec), workers or _workers()
     views = _views(info.views, num_clips, num_crops)
     details = describe_run(
@@ -122,7 +125,7 @@ def evaluate(
     )
     total = len(videos.records)
     with Progress(total, "evaluating", unit="video", quiet=not verbose) as progress:
-        return evaluate_model(
+        result = evaluate_model(
             network,
             videos,
             reader,
@@ -132,6 +135,9 @@ def evaluate(
             details=details,
             on_video=lambda _: progress.update(1),
         )
+    if out is not None:
+        write_report(result, out, reader)
+    return result
 
 
 def predict(

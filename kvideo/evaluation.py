@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from kvideo.clip_spec import Views
 from kvideo.data.annotations import VideoRecord, VideoSet
 from kvideo.data.loading import ClipReader, iterate_views
 from kvideo.errors import DecodeError
+from kvideo.files import make_folder, write_bytes_atomic
 from kvideo.inference import Predictor
 from kvideo.results import EvaluationResult, VideoResult
 from kvideo.saving import model_info
@@ -105,6 +108,40 @@ def evaluate_model(
         views=views,
         details=details,
     )
+
+
+def write_report(
+    result: EvaluationResult, folder: str | os.PathLike[str], reader: ClipReader
+) -> list[Path]:
+    """Writes `evaluation.json`, `report.html` and, for one label a video, `confusion.png`.
+
+    Args:
+        result: of `evaluate_model`.
+        folder: is made if it is missing.
+        reader: gives pictures of the worst mistakes.
+
+    Returns:
+        The files written.
+
+    Raises:
+        KVideoError: they cannot be written.
+    """
+    from kvideo.plots import confusion_png
+    from kvideo.report import write_report as write_page
+
+    def thumbnail(video: VideoResult) -> np.ndarray:
+        return reader.thumbnails(
+            VideoRecord(video.path, video.labels, start=video.start, end=video.end)
+        )
+
+    folder = make_folder(folder)
+    files = [folder / "evaluation.json", folder / "report.html"]
+    result.save(files[0])
+    write_page(result, files[1], thumbnail=thumbnail)
+    if result.confusion is not None:
+        files.append(folder / "confusion.png")
+        write_bytes_atomic(files[2], confusion_png(result.confusion, result.class_names))
+    return files
 
 
 def _scored(record: VideoRecord, probabilities: np.ndarray) -> VideoResult:

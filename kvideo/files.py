@@ -56,6 +56,19 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Makes a folder, and those above it, unless they exist.
+
+    Raises:
+        KVideoError: there is a file of that name, or no permission, or no room.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KVideoError(f"cannot make the folder {path}: {error.strerror}.") from error
+    return Path(path)
+
+
 def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` to `path`, whole or not at all. Raises as `atomic_path` does."""
     with atomic_path(path) as temporary:

@@ -52,12 +52,12 @@ def evaluate(
     from kvideo.api import evaluate as run
     from kvideo.api import model_file
     from kvideo.cli.startup import import_quietly
-    from kvideo.evaluation import write_report
     from kvideo.report import format_result
     from kvideo.saving import read_info
 
     path = model_file(model)
-    info = read_info(path)
+    folder = Path(out) if out else path.parent
+    read_info(path)
     import_quietly()
     result = run(
         model,
@@ -70,12 +70,10 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
         quarantine=quarantine,
+        out=folder,
     )
-    folder = Path(out) if out else path.parent
-    written = write_report(result, folder, info.clip_spec)
     if as_json:
         print_json(result.to_json())
     else:
         click.echo(format_result(result))
-    for file in written:
-        click.echo(f"Wrote {file}", err=True)
+    click.echo(f"Report: {folder / 'report.html'}", err=True)

@@ -175,6 +175,21 @@ class ClipReader:
                 frames = reader.read(times.ravel(), size=window.size, crop=window.crop)
                 yield self._placed(frames.reshape(*times.shape, *frames.shape[1:]), window)
 
+    def thumbnails(self, record: VideoRecord, count: int = 3, side: int = 192) -> np.ndarray:
+        """Whole pictures from over the video, (count, h, w, 3) uint8, h and w at most `side`.
+
+        Raises:
+            DecodeError: the video gives no frames.
+        """
+        with self._open(record) as reader:
+            first, last = self._span(record, reader.info.duration)
+            times = first + (np.arange(count) + 0.5) / count * (last - first)
+            scale = side / max(reader.info.height, reader.info.width)
+            size = [
+                max(1, round(pixels * scale)) for pixels in (reader.info.height, reader.info.width)
+            ]
+            return reader.read(times, size=(size[0], size[1]))
+
     def _open(self, record: VideoRecord) -> Any:
         opener = self.opener if "://" in record.path else None
         return self.open_video(record.path, opener=opener)

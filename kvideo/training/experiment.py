@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from kvideo import __version__
 from kvideo.clip_spec import ClipSpec
-from kvideo.data.annotations import VideoSet, find_splits, read_data
+from kvideo.data.annotations import VideoSet, find_splits, read_data, split_validation
+from kvideo.data.records import mirrored_classes
 from kvideo.data.sampling import Augmentation
 from kvideo.errors import DataError, UsageError
-from kvideo.files import write_text_atomic
+from kvideo.files import make_folder, write_text_atomic
 
 if TYPE_CHECKING:
     from kvideo.training.loop import LoopState
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 EXPERIMENT = "experiment.json"
 OPTIMIZERS = ("adamw", "sgd")
 PRECISIONS = ("auto", "float32", "bfloat16")
-_DIRECTIONS = {"left", "right", "leftward", "rightward", "clockwise", "anticlockwise"}
-_DIRECTIONS |= {"counterclockwise", "leftwards", "rightwards"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,7 +242,7 @@ def run(
     experiment = dataclasses.replace(experiment, out=str(folder))
     fingerprint = _fingerprint(videos)
     with assemble(experiment, videos, validation, folder, fingerprint, say, quiet) as loop:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         if resume:
             loop.resume()
             done = f"epoch {loop.state.epoch + 1}, step {loop.state.step + 1}"
@@ -307,8 +306,6 @@ def _read_videos(
                 experiment.data, root=experiment.root, split="val", class_names=videos.class_names
             )
         elif experiment.val_fraction:
-            from kvideo.data.annotations import split_validation
-
             videos, validation = split_validation(
                 videos, experiment.val_fraction, seed=experiment.seed
             )
@@ -316,8 +313,9 @@ def _read_videos(
         from kvideo.data.check import read_quarantine
 
         bad = read_quarantine(experiment.quarantine)
-        videos = _without(videos, bad, say)
-        validation = validation and _without(validation, bad, say)
+        total = len(videos) + len(validation or ())
+        videos, validation = videos.without(bad), validation and validation.without(bad)
+        say(f"{total - len(videos) - len(validation or ())} quarantined videos are left out.")
     _check_trainable(videos)
     counts = f"{len(videos.records)} videos of {len(videos.class_names)} classes"
     if validation is not None and validation.records:
@@ -325,13 +323,6 @@ def _read_videos(
         return videos, validation
     say(f"Training on {counts}, without validation.")
     return videos, None
-
-
-def _without(videos: VideoSet, bad: Any, say: Callable[[str], None]) -> VideoSet:
-    kept = tuple(record for record in videos.records if record.path not in bad)
-    if len(kept) < len(videos.records):
-        say(f"{len(videos.records) - len(kept)} quarantined videos are left out.")
-    return dataclasses.replace(videos, records=kept)
 
 
 def _check_trainable(videos: VideoSet) -> None:
@@ -353,11 +344,7 @@ def mirror_clips(experiment: Experiment, videos: VideoSet) -> bool:
     """Whether to mirror clips: asked for, or not known to change what a video means."""
     if experiment.flip != "auto":
         return experiment.flip == "on"
-    words = {
-        word for name in videos.class_names for word in name.lower().replace("-", "_").split("_")
-    }
-    words |= {word for name in videos.class_names for word in name.lower().split()}
-    return videos.flip_safe and not words & _DIRECTIONS
+    return videos.flip_safe and mirrored_classes(videos.class_names) is None
 
 
 def experiment_clip(experiment: Experiment, recommended: ClipSpec) -> ClipSpec:
