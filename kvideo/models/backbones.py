@@ -129,15 +129,26 @@ def inline(network: keras.Model, inputs: Any) -> Any:
     beginning, so that they are the same every time.
     """
     counter: Counter[str] = Counter()
+    pairs: list[tuple[Any, Any]] = []
+    outputs: list[Any] = []
 
     def renamed(layer: Any) -> Any:
         config = layer.get_config()
         config["name"] = _stable_name(layer, counter)
-        return layer.__class__.from_config(config)
+        pairs.append((layer, layer.__class__.from_config(config)))
+        return pairs[-1][1]
 
-    copy = keras.models.clone_model(network, clone_function=renamed)
-    copy.set_weights(network.get_weights())
-    return copy.call(inputs)
+    def called(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        outputs.append(layer(*args, **kwargs))
+        return outputs[-1]
+
+    keras.models.clone_model(
+        network, input_tensors=inputs, clone_function=renamed, call_function=called
+    )
+    for layer, copy in pairs:
+        if getattr(layer, "weights", None):
+            copy.set_weights(layer.get_weights())
+    return outputs[-1]  # the layer that nothing follows
 
 
 def _plain(name: str) -> str:
