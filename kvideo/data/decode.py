@@ -317,12 +317,12 @@ class VideoReader:
     def _describe(self, source: FrameSource) -> tuple[VideoInfo, PictureMaker]:
         from kvideo.data.picture import Orientation, PictureMaker, display_size, pixel_aspect
 
+        duration = _declared_duration(source)
+        if self._cut_off or duration <= 0:
+            duration = source.counted_duration()  # may open the file anew
         stream, frame = source.stream, source.first
         aspect, orientation = pixel_aspect(stream), Orientation.of(frame)
         height, width = display_size(frame.width, frame.height, aspect, orientation)
-        duration = _declared_duration(source)
-        if self._cut_off or duration <= 0:
-            duration = source.counted_duration()
         info = VideoInfo(
             path=self._path,
             width=width,

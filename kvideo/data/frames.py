@@ -34,10 +34,13 @@ _INTRA = 1  # AVPictureType
 _REORDERING = 16  # the most frames by which the codecs in use reorder
 _LOOKAHEAD = 64  # packets read before the decoder's turn, at most
 _MAX_ERRORS = 100  # in a row, before a file counts as read to its end
+# Containers without a stamp for each frame (AVI has none, MPEG program streams one per packet):
+# FFmpeg's guesses go wrong where the codec reorders.
+_GUESSING_FORMATS = frozenset({"avi", "mpeg"})
 # A gap that is worth a seek where the index says nothing of keyframes in it. Matroska reads its
 # index at the first seek, so there an early one pays.
 _BLIND_SEEK_SECONDS = {"matroska": 1.0}
-_BLIND_SEEK_DEFAULT = 10.0
+_BLIND_SEEK_DEFAULT = 4.0
 
 
 class _LostError(Exception):
@@ -217,7 +220,7 @@ class FrameSource:
 
     def close(self) -> None:
         """Frees the decoder and the container."""
-        self._run = None
+        self._run = self.stream = None  # a stream of a closed container must not be touched
         self.container.close()
 
     def _judge(self, run: _Run) -> None:
@@ -229,13 +232,13 @@ class FrameSource:
         """
         codec, container = self.stream.codec_context, self.container.format.name.split(",")[0]
         reorders = bool(codec.has_b_frames)
-        first = self.first
-        if first.pts is None or (reorders and (container == "avi" or not run.reordered)):
+        first, guessed = self.first, container in _GUESSING_FORMATS
+        if first.pts is None or (reorders and (guessed or not run.reordered)):
             stamps = [first.pts]
             while len(stamps) < _REORDERING // 2 and (frame := run.next()) is not None:
                 stamps.append(frame.pts)
             known = [stamp for stamp in stamps if stamp is not None]
-            self._sorts = len(known) < len(stamps) or known != sorted(known) or container == "avi"
+            self._sorts = len(known) < len(stamps) or known != sorted(known) or guessed
             self._run = None
             self.origin = min(known, default=0)
         else:
@@ -350,7 +353,7 @@ class FrameSource:
         key = self._keyframe_before(limit) if self._seeks else None
         if usable and run is not None and not self._better(key, run, limit):
             return run
-        found = self._seek(key, limit, limits if skips else None) if self._seeks else None
+        found = self._seek(limit, limits if skips else None) if self._seeks else None
         if usable and found is not None and run is not None and found.floor <= run.read_to:
             self._gap *= 4  # it led back: long groups of pictures
         self._run = found or self._rewind()
@@ -373,11 +376,12 @@ class FrameSource:
         known_to = index[-1].timestamp if index else -math.inf
         return self._seeks and limit - max(known_to, read_to) > self._gap
 
-    def _seek(self, key: int | None, limit: float, wanted: Sequence[float] | None) -> _Run | None:
+    def _seek(self, limit: float, wanted: Sequence[float] | None) -> _Run | None:
         """A run from a keyframe shown up to `limit`; None if the container does not find one."""
         from av.error import FFmpegError
 
-        target = math.floor(min(limit, 2.0**62)) - self._lead if key is None else key
+        self._run = None  # what it has read ahead is of no use after a seek
+        target = math.floor(min(limit, 2.0**62))
         for attempt in range(4):
             try:
                 self.container.seek(target, stream=self.stream)
