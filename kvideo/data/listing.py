@@ -125,7 +125,10 @@ class Folders:
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    (folders if entry.is_dir() else files).append(entry.name)
+                    if entry.is_dir():
+                        folders.append(entry.name)
+                    elif entry.is_file() or entry.is_symlink():  # no pipes, no devices
+                        files.append(entry.name)
         except (FileNotFoundError, NotADirectoryError):
             return [], []
         except OSError as error:

@@ -20,6 +20,7 @@ def split_files(files: Iterable[str]) -> dict[str, list[str]]:
     """
     parts: dict[str, list[str]] = {}
     numbers: set[int] = set()
+    sides: tuple[str, ...]
     for file in files:
         if match := UCF101_FILE.fullmatch(file):
             sides = ("train",) if match["part"].lower() == "train" else ("val", "test")
