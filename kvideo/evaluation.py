@@ -17,7 +17,7 @@ from kvideo.files import make_folder, write_bytes_atomic
 from kvideo.inference import Predictor
 from kvideo.results import EvaluationResult, VideoResult
 from kvideo.saving import model_info
-from kvideo.scores import summarize
+from kvideo.scores import check_labels, summarize
 
 if TYPE_CHECKING:
     import keras
@@ -95,6 +95,8 @@ def evaluate_model(
     """
     info = model_info(model)
     views = views or info.views
+    for record in videos.records:
+        check_labels(record.path, record.labels, len(info.class_names), info.multi_label)
     results = []
     predictor = Predictor(model, batch_size)
     for result in score_videos(predictor, videos, reader, views, workers):

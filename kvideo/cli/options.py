@@ -44,7 +44,7 @@ def views_options(command: Any) -> Any:
 
 def print_json(document: Any) -> None:
     """Writes a JSON document to standard output."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(document, indent=2))
 
 
 class _Size(click.ParamType):

@@ -29,7 +29,7 @@ def write_checkpoint(
     Raises:
         KVideoError: the disk is full, or the folder is missing.
     """
-    arrays = {f"{number:05d}": np.asarray(v) for number, v in enumerate(variables)}
+    arrays = {f"{number:05d}": v.numpy() for number, v in enumerate(variables)}
     encoded = np.frombuffer(json.dumps(state).encode(), np.uint8)
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays, **{_STATE: encoded})
