@@ -33,6 +33,7 @@ _PROGRESSIVE_OR_UNKNOWN = (0, 1)  # AVFieldOrder
 _INTRA = 1  # AVPictureType
 _REORDERING = 16  # the most frames by which the codecs in use reorder
 _LOOKAHEAD = 64  # packets read before the decoder's turn, at most
+_JUMP_SECONDS = 1.0  # stamps that fall by more than this: the clock has been set back
 _MAX_ERRORS = 100  # in a row, before a file counts as read to its end
 # Containers without a stamp for each frame (AVI has none, MPEG program streams one per packet):
 # FFmpeg's guesses go wrong where the codec reorders.
@@ -56,6 +57,7 @@ class _Run:
         self.first_packet: tuple[int | None, ...] | None = None  # stamps and size
         self.floor: float = -math.inf  # frames before it lean on what a seek has left out
         self.held: Any = None  # the last frame given out
+        self.sound: Any = None  # the last one of them that is not damaged
         self.ready: deque[Any] = deque()  # decoded, not given out
         self.queue: deque[Any] = deque()  # read, not decoded
         self.stamps: list[int] = []  # sorted stamps of the packets read, the latest ones
@@ -63,10 +65,12 @@ class _Run:
         self.skipped_to: float = -math.inf  # frames left out are on display before this
         self.shown_until: dict[int, float] = {}  # of the frames decoded for their own sake
         self.reordered = False  # packets come in another order than their stamps
+        self.restarted = False  # the clock has been set back, as where recordings were joined
         self.error: Exception | None = None  # the last one
         self._demux = lambda: source.container.demux(source.stream)
         self._packets = self._demux()
         self._ended = self._skipping = self._odd_dts = False
+        self._jump = source.jump
         from av.error import FFmpegError
 
         self._errors = FFmpegError
@@ -96,6 +100,7 @@ class _Run:
         if dts is not None and stamp is not None and stamp < dts:
             self._odd_dts, self.read_to = True, -math.inf
         if dts is not None and not self._odd_dts:
+            self.restarted = self.restarted or dts < self.read_to - self._jump
             self.read_to = max(self.read_to, dts)
         if stamp is None:
             return True
@@ -137,6 +142,8 @@ class _Run:
         if not self.ready:
             return None
         self.held = self.ready.popleft()
+        if not self.held.is_corrupt:
+            self.sound = self.held
         return self.held
 
     def _skip(self, skip: bool) -> None:
@@ -182,6 +189,7 @@ class FrameSource:
         first: the first frame that the decoder gives; None if there is none.
         origin: the smallest stamp of the frames.
         tick: seconds per stamp.
+        jump: stamps that fall by more than this are of a clock that has been set back.
         error: the last thing that went wrong in decoding.
     """
 
@@ -196,7 +204,6 @@ class FrameSource:
         self._open_stream = open_stream
         self._threads = threads
         self._run: _Run | None = self._open()
-        self.tick = float(self.stream.time_base)
         self.origin = 0
         self._lead = 0  # how long before its display a frame is decoded
         self._seeks = self._skips = self._sorts = False
@@ -207,6 +214,8 @@ class FrameSource:
 
     def _open(self) -> _Run:
         self.container, self.stream = self._open_stream()
+        self.tick = float(self.stream.time_base)
+        self.jump = max(round(_JUMP_SECONDS / self.tick), 2 * _REORDERING * self._step())
         codec = self.stream.codec_context
         codec.thread_count = self._threads
         codec.thread_type = "AUTO" if self._threads > 1 else "NONE"
@@ -259,26 +268,44 @@ class FrameSource:
         Raises:
             UsageError: the source was used for something else in between.
         """
-        self._run = run = self._rewind()
         stamps: list[int] = []
         waiting: deque[Any] = deque()
-        step = self._step()
-        last = self.origin - step
-        while (frame := run.next()) is not None:
-            stamp = last + step if frame.pts is None else frame.pts
-            self._sorts = self._sorts or stamp < last
-            last = stamp
+        newest = self.origin
+        for stamp, frame in self._stamped():
+            self._sorts = self._sorts or stamp < newest
+            newest = max(newest, stamp)
             heapq.heappush(stamps, stamp)
             waiting.append(frame)
             if not self._sorts or len(waiting) > _REORDERING:
                 yield heapq.heappop(stamps), waiting.popleft()
+        while waiting:
+            yield heapq.heappop(stamps), waiting.popleft()
+
+    def _stamped(self) -> Iterator[tuple[int, Any]]:
+        """All frames as the decoder gives them, each with a stamp.
+
+        Missing stamps are filled in, a clock that starts anew (recordings joined to one file) is
+        made to go on, and damaged frames at the very end are left out: there, a file was cut.
+        """
+        self._run = run = self._rewind()
+        step, shift = self._step(), 0
+        newest = self.origin - step
+        damaged: list[tuple[int, Any]] = []
+        while (frame := run.next()) is not None:
+            stamp = newest + step if frame.pts is None else frame.pts + shift
+            if stamp < newest - self.jump:
+                shift += newest + step - stamp
+                stamp = newest + step
+            newest = max(newest, stamp)
+            damaged.append((stamp, frame))
+            if not frame.is_corrupt or len(damaged) > _REORDERING or frame is self.first:
+                yield from damaged
+                damaged.clear()
             if run is not self._run:
                 raise UsageError(
                     "the reader was used for something else before frames() had ended; "
                     "open the file a second time"
                 )
-        while waiting:
-            yield heapq.heappop(stamps), waiting.popleft()
 
     def counted_duration(self) -> float:
         """Seconds from the first frame to the end of the last one; reads the whole file."""
@@ -327,15 +354,18 @@ class FrameSource:
         while served < len(limits) and run is not None:
             before, held = served, run.held
             frame = run.next(wanted)
-            if frame is not None and (frame.pts is None or held and frame.pts < held.pts):
-                self._sorts = self._sorts or not skips
+            falls = frame is not None and (frame.pts is None or held and frame.pts < held.pts)
+            if falls or run.restarted:
+                self._sorts = self._sorts or run.restarted or not skips
                 raise _LostError
+            if frame is None and not skips and held is not None and held.is_corrupt:
+                held = run.sound or held  # where a file was cut, its last frame is damaged
             while served < len(limits) and (frame is None or limits[served] < frame.pts):
-                if held is None or (skips and held.pts not in run.shown_until):
+                if held is None or skips and (held.pts not in run.shown_until or held.is_corrupt):
                     raise _LostError
                 yield held
                 served += 1
-            if frame is not None:
+            if frame is not None and not frame.is_corrupt:
                 until = run.shown_until.get(frame.pts, -math.inf)
                 while served < len(limits) and limits[served] < until:
                     yield frame
@@ -397,9 +427,10 @@ class FrameSource:
         else:
             return None
         frame = run.next(wanted)
-        stands_alone = frame is not None and frame.key_frame and frame.pict_type == _INTRA
-        if frame is None or not stands_alone or frame.pts != packet.pts:
-            self._seeks = False
+        if frame is None or frame.is_corrupt or frame.pts != packet.pts:
+            return None
+        if not frame.key_frame or frame.pict_type != _INTRA:
+            self._seeks = False  # a picture that is refreshed bit by bit
             return None
         run.ready.appendleft(frame)
         run.held = None
