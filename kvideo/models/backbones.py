@@ -9,11 +9,11 @@ from __future__ import annotations
 import difflib
 import functools
 import re
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 import keras
@@ -68,25 +68,20 @@ def backbone_2d(
     if _plain(name) == _plain(LITE):
         make, pixels = functools.partial(efficientnet_lite0, include_preprocessing=False), PIXELS
     else:
-        module, make = find_application(name)
-        pixels = application_pixels(module)
+        make = find_application(name)
+        pixels = application_pixels(make)
     network = functools.partial(make, include_top=False)
     return Backbone(functools.partial(_build, name, network, weights), pixels)
 
 
 @functools.cache
-def applications() -> dict[str, tuple[ModuleType, Callable[..., keras.Model]]]:
-    """The models of `keras.applications` by class name, with the module of each."""
-    found: dict[str, tuple[ModuleType, Callable[..., keras.Model]]] = {}
-    for module in vars(keras.applications).values():
-        if isinstance(module, ModuleType) and hasattr(module, "preprocess_input"):
-            for name, value in vars(module).items():
-                if callable(value) and name[0].isupper():
-                    found.setdefault(name, (module, value))
-    return found
+def applications() -> dict[str, Callable[..., keras.Model]]:
+    """The models of `keras.applications` by class name."""
+    models = vars(keras.applications).items()
+    return {name: make for name, make in models if name[0].isupper() and callable(make)}
 
 
-def find_application(name: str) -> tuple[ModuleType, Callable[..., keras.Model]]:
+def find_application(name: str) -> Callable[..., keras.Model]:
     """A model of `keras.applications`; case and underscores do not matter.
 
     Raises:
@@ -104,13 +99,15 @@ def find_application(name: str) -> tuple[ModuleType, Callable[..., keras.Model]]
     )
 
 
-def application_pixels(module: ModuleType) -> dict[str, Any]:
-    """Arguments of `PixelNormalization` that do what the module's `preprocess_input` does.
+def application_pixels(make: Callable[..., keras.Model]) -> dict[str, Any]:
+    """Arguments of `PixelNormalization` that do what the model's `preprocess_input` does.
 
-    Each of those is affine per channel, some with the channels reversed, so three colours tell.
+    That function stands beside the model in its module. Each of them is affine per channel, some
+    with the channels reversed, so three colours tell.
     """
+    preprocess = sys.modules[make.__module__].preprocess_input
     black, red, white = (
-        np.ravel(module.preprocess_input(np.full((1, 1, 1, 3), colour, "float64")))
+        np.ravel(preprocess(np.full((1, 1, 1, 3), colour, "float64")))
         for colour in ((0, 0, 0), (255, 0, 0), (255, 255, 255))
     )
     std = 255 / (white - black)

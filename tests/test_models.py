@@ -1,0 +1,372 @@
+"""Every registered model, and the numbers that the literature gives."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import kvideo.models
+from kvideo import registry
+from kvideo.analysis import count_macs, count_parameters, layer_costs
+from kvideo.clip_spec import ClipSpec, Views
+from kvideo.errors import KVideoError, UnknownNameError, UsageError
+from kvideo.layers import PixelNormalization
+from kvideo.models import backbones
+from kvideo.models.efficientnet_lite import efficientnet_lite0
+
+NAMES = [name for name, entry in registry.entries(registry.MODELS).items() if entry.builtin]
+TINY = (4, 16, 16, 3)
+FRAME_MODELS = ("single_frame", "late_fusion", "early_fusion")
+
+
+def clips(shape, count=2):
+    return np.random.default_rng(0).integers(0, 256, (count, *shape), "uint8")
+
+
+def tiny(name, **options):
+    keras.utils.set_random_seed(0)
+    return registry.get_builder(name)(5, input_shape=TINY, **options)
+
+
+@pytest.fixture(params=NAMES)
+def name(request):
+    return request.param
+
+
+def test_names_the_three_layers(name):
+    model = tiny(name)
+    assert isinstance(model, keras.Model) and model.name == name
+    assert model.input_shape == (None, *TINY)
+    assert len(model.get_layer("feature_map").output.shape) == 5
+    channels = model.get_layer("features").output.shape[1:]
+    assert len(channels) == 1
+    assert model.get_layer("logits").output.shape == (None, 5)
+    assert model.output_shape == (None, 5)
+    assert isinstance(model.layers[1], PixelNormalization)
+    hooks = keras.Model(model.input, model.get_layer("logits").output)
+    logits, predictions = hooks(clips(TINY)), model(clips(TINY))
+    np.testing.assert_allclose(keras.ops.softmax(logits), predictions, atol=1e-6)
+
+
+def test_says_what_it_is_made_for(name):
+    builder = registry.get_builder(name)
+    assert isinstance(builder.clip_spec, ClipSpec) and isinstance(builder.views, Views)
+    assert builder(5).input_shape[1:] == builder.clip_spec.shape
+
+
+def test_takes_bytes_floats_and_tf_data_alike(name):
+    model, pixels = tiny(name), clips(TINY, 3)
+    expected = model.predict(pixels, verbose=0)
+    np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-5)
+    as_float = model.predict(pixels.astype("float32"), verbose=0)
+    np.testing.assert_array_equal(as_float, expected)
+    dataset = tf.data.Dataset.from_tensor_slices(pixels).batch(2)
+    np.testing.assert_allclose(model.predict(dataset, verbose=0), expected, atol=1e-6)
+
+
+def test_several_labels_a_video(name):
+    outputs = tiny(name, classifier_activation="sigmoid")(clips(TINY))
+    logits = tiny(name, classifier_activation=None)(clips(TINY))
+    np.testing.assert_allclose(outputs, 1 / (1 + np.exp(-np.asarray(logits))), atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_one_training_step(name, policy):
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        model = tiny(name)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    for hook in ("logits", "predictions"):
+        assert model.get_layer(hook).output.dtype == "float32"
+    before = [v.numpy() for v in model.trainable_weights]
+    model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy", jit_compile=False)
+    history = model.fit(clips(TINY), np.array([0, 3]), epochs=1, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    changed = [
+        not np.array_equal(a, b) for a, b in zip(before, model.trainable_weights, strict=True)
+    ]
+    assert np.mean(changed) > 0.5 and changed[-1]
+
+
+@pytest.mark.slow
+def test_saved_models_work_in_a_fresh_process(tmp_path):
+    pixels = clips(TINY)
+    np.save(tmp_path / "clips.npy", pixels)
+    expected = {}
+    for name in NAMES:
+        model = tiny(name)
+        model.save(tmp_path / f"{name}.keras")
+        expected[name] = model.predict(pixels, verbose=0)
+    program = """
+import sys, numpy as np, keras, kvideo.layers
+folder, *names = sys.argv[1:]
+for name in names:
+    model = keras.models.load_model(f"{folder}/{name}.keras")
+    np.save(f"{folder}/{name}.npy", model.predict(np.load(f"{folder}/clips.npy"), verbose=0))
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path), *NAMES], check=True)
+    for name in NAMES:
+        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), expected[name], atol=1e-6)
+
+
+def test_the_package_is_lazy_and_its_names_are_builders():
+    program = """
+import sys
+import kvideo.models
+assert "slow_fusion" in dir(kvideo.models)
+assert not {"keras", "tensorflow"} & set(sys.modules)
+import kvideo.models.c3d
+from kvideo.models.c3d import STAGES
+assert callable(kvideo.models.c3d) and len(STAGES) == 5
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_an_unknown_model_gets_a_suggestion():
+    with pytest.raises(AttributeError, match='Did you mean "slow_fusion"'):
+        kvideo.models.slow_fsion  # noqa: B018
+
+
+# The lecture's networks, for 20 frames of 64×64.
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "macs"),
+    [  # weights and biases of conv1, conv2 and logits, counted by hand
+        ("late_fusion", 336 + 2616 + 150, 20 * (64 * 64 * 324 + 16 * 16 * 2592) + 144),
+        ("early_fusion", 6492 + 2616 + 150, 64 * 64 * 6480 + 16 * 16 * 2592 + 144),
+        ("slow_fusion", 984 + 7800 + 150, 20 * 64 * 64 * 972 + 5 * 16 * 16 * 7776 + 144),
+    ],
+)
+def test_counts_of_the_lectures_networks(name, parameters, macs):
+    model = registry.get_builder(name)(6, batch_norm=False)
+    assert count_parameters(model) == parameters
+    assert count_macs(model) == macs
+    assert count_parameters(registry.get_builder(name)(6)) == parameters + 12 + 24
+
+
+def test_sizes_of_slow_fusion():
+    shapes = {
+        cost.name: cost.output_shape[1:] for cost in layer_costs(kvideo.models.slow_fusion(6))
+    }
+    assert shapes["conv1"] == (20, 64, 64, 12)
+    assert shapes["pool1"] == (5, 16, 16, 12)
+    assert shapes["conv2"] == (5, 16, 16, 24)
+    assert shapes["features"] == (24,)
+
+
+def test_receptive_fields_of_slow_fusion():
+    """Which pixels the gradient of one unit reaches; over many clips, as a max-pool takes one."""
+    model = kvideo.models.slow_fusion(6, batch_norm=False)
+    names = ("conv1", "pool1", "conv2", "features")
+    hooks = keras.Model(model.input, [model.get_layer(name).output for name in names])
+    pixels = tf.random.Generator.from_seed(0).uniform((24, 20, 64, 64, 3), 0, 255)
+    extents = []
+    for index, place in enumerate([(10, 32, 32), (2, 8, 8), (2, 8, 8), ()]):
+        with tf.GradientTape() as tape:
+            tape.watch(pixels)
+            unit = tf.reduce_sum(hooks(pixels)[index][(slice(None), *place)])
+        reached = np.abs(tape.gradient(unit, pixels)).max(axis=(0, 4)) > 0
+        used = [np.flatnonzero(reached.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1))]
+        extents.append(tuple(axis[-1] - axis[0] + 1 for axis in used))
+    assert extents == [(3, 3, 3), (6, 6, 6), (14, 14, 14), (20, 64, 64)]
+
+
+def test_more_widths_add_convolutions_and_pools():
+    model = kvideo.models.slow_fusion(6, widths=(8, 16, 32, 64), input_shape=(7, 64, 64, 3))
+    assert model.get_layer("feature_map").output.shape[1:] == (1, 4, 4, 64)
+
+
+def test_single_frame_averages_the_features_of_its_frames():
+    one, four = (
+        kvideo.models.single_frame(5, input_shape=(frames, 16, 16, 3)) for frames in (1, 4)
+    )
+    four.set_weights(one.get_weights())
+    pixels = clips(TINY)
+    features = [
+        keras.Model(model.input, model.get_layer("features").output) for model in (one, four)
+    ]
+    frames = pixels.reshape(-1, 1, *TINY[1:])
+    expected = np.asarray(features[0](frames)).reshape(2, 4, -1).mean(axis=1)
+    np.testing.assert_allclose(features[1](pixels), expected, atol=1e-5)
+
+
+def test_fc_fusion_tells_the_order_of_frames():
+    pixels = clips(TINY)
+    for fusion, same in (("average", True), ("fc", False)):
+        model = kvideo.models.late_fusion(5, fusion=fusion, input_shape=TINY, hidden=7)
+        assert np.allclose(model(pixels), model(pixels[:, ::-1]), atol=1e-5) is same
+    assert model.get_layer("features").output.shape == (None, 7)
+    assert model.get_layer("fc1").kernel.shape == (4 * 24, 7)
+
+
+# C3D (Tran et al. 2015).
+
+
+def test_c3d_has_the_published_size():
+    model = kvideo.models.c3d(101)
+    assert count_parameters(model) == model.count_params() == 78_409_573
+    assert round(count_macs(model) / 1e9, 2) == 38.55
+    costs = {cost.name: cost for cost in layer_costs(model)}
+    convolutions = [name for name, cost in costs.items() if cost.kind == "Conv3D"]
+    assert convolutions == [
+        "conv1a", "conv2a", "conv3a", "conv3b", "conv4a", "conv4b", "conv5a", "conv5b",
+    ]  # fmt: skip
+    pools = [cost.output_shape[1:] for cost in costs.values() if cost.kind == "MaxPooling3D"]
+    assert pools == [
+        (16, 56, 56, 64), (8, 28, 28, 128), (4, 14, 14, 256), (2, 7, 7, 512), (1, 4, 4, 512),
+    ]  # fmt: skip
+    assert costs["fc6"].output_shape == costs["fc7"].output_shape == (1, 4096)
+
+
+def test_c3d_features_are_fc7_after_its_relu():
+    model = tiny("c3d")
+    hooks = keras.Model(model.input, [model.get_layer(n).output for n in ("fc7", "features")])
+    fc7, features = hooks(clips(TINY))
+    np.testing.assert_array_equal(fc7, features)
+    assert np.min(fc7) == 0 < np.max(fc7)
+
+
+# 2D backbones.
+
+
+def test_preprocessing_is_that_of_keras():
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 4, 5, 3)).astype("float32")
+    models = backbones.applications()
+    assert len(models) >= 35
+    for name, make in models.items():
+        ours = PixelNormalization(**backbones.application_pixels(make))(pixels)
+        expected = sys.modules[make.__module__].preprocess_input(pixels.copy())
+        np.testing.assert_allclose(ours, expected, atol=2e-4, err_msg=name)
+
+
+def shaken(network):
+    """Random numbers for all weights, so that a mistake in copying them shows."""
+    rng = np.random.default_rng(0)
+    network.set_weights([rng.uniform(0.5, 1, v.shape) * rng.choice((-1, 1), v.shape)
+                         if v.name == "kernel" else rng.uniform(0.5, 1, v.shape)
+                         for v in network.weights])  # fmt: skip
+    return network
+
+
+def test_inlined_layers_compute_what_the_network_computes():
+    network = shaken(
+        keras.applications.MobileNetV2(
+            include_top=False, weights=None, input_shape=(32, 32, 3), alpha=0.35
+        )
+    )
+    inputs = keras.Input((32, 32, 3))
+    model = keras.Model(inputs, backbones.inline(network, inputs))
+    x = np.random.default_rng(1).normal(size=(2, 32, 32, 3)).astype("float32")
+    expected = network.predict(x, verbose=0)
+    assert np.std(expected) > 0
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-5)
+    middle = model.get_layer("block_3_expand")  # found by name, and part of this graph alone
+    assert keras.Model(inputs, middle.output)(x).shape == (2, 8, 8, 48)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FRAME_MODELS)
+def test_backbone_of_keras_applications(name, tmp_path):
+    options = {"backbone": "mobilenet_v2", "input_shape": (2, 32, 32, 3)}
+    model = registry.get_builder(name)(5, **options)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    pixels = clips((2, 32, 32, 3))
+    np.testing.assert_allclose(loaded(pixels), model(pixels), atol=1e-6)
+
+
+def test_layer_names_are_the_same_every_time():
+    """MobileNetV3 has layers that Keras names by a counter of the process."""
+    names = [
+        [
+            layer.name
+            for layer in kvideo.models.single_frame(
+                5, backbone="mobilenet_v3_small", input_shape=(1, 32, 32, 3)
+            ).layers
+        ]
+        for _ in range(2)
+    ]
+    assert names[0] == names[1]
+    assert "backbone_rescaling_1" in names[0]
+
+
+def test_efficientnet_lite0_has_the_published_size():
+    model = efficientnet_lite0()
+    assert count_parameters(model) == 4_652_008
+    assert model.output_shape == (None, 1000)
+    without = efficientnet_lite0(include_top=False, input_shape=(64, 96, 3))
+    assert without.output_shape == (None, 2, 3, 1280)
+
+
+def test_no_network_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setattr(keras.config, "keras_home", lambda: str(tmp_path), raising=False)
+    with pytest.raises(KVideoError, match='weights of backbone "resnet50".*efficientnet_lite0'):
+        kvideo.models.late_fusion(5, backbone="resnet50", weights="imagenet")
+
+
+# Wrong arguments.
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        ("slow_fusion", {"input_shape": (0, 64, 64, 3)}, "input_shape must hold sizes"),
+        ("slow_fusion", {"input_shape": (None, 64, 64, 3)}, "input_shape must be"),
+        ("slow_fusion", {"input_shape": (20, 64, 64)}, "input_shape must be"),
+        ("slow_fusion", {"input_shape": (20, 64, 64, 1)}, "3 channels.*not 1"),
+        ("slow_fusion", {"input_shape": (20, 3, 64, 3)}, "too small for 2 widths: of 3x64"),
+        ("early_fusion", {"input_shape": (20, 64, 2, 3)}, "too small"),
+        ("slow_fusion", {"widths": ()}, "widths must list"),
+        ("slow_fusion", {"widths": (12, 0)}, "widths must be a whole number.*not 0"),
+        ("slow_fusion", {"dropout": 1.0}, "dropout.*not 1.0"),
+        ("c3d", {"dropout": -0.1}, "dropout"),
+        ("c3d", {"classifier_activation": "sofmax"}, "classifier_activation.*sofmax"),
+        ("c3d", {"weights": "sports1m"}, "weights must be None or a .keras.*sports1m"),
+        ("c3d", {"weights": "missing.keras"}, "no weights file missing.keras"),
+        ("late_fusion", {"weights": "imagnet"}, 'weights must be None, "imagenet" or'),
+        ("late_fusion", {"weights": "imagenet"}, 'backbone="lecture" has no ImageNet'),
+        ("late_fusion", {"fusion": "max"}, r"fusion must be one of \('average', 'fc'\).*max"),
+        ("late_fusion", {"fusion": "fc", "hidden": 0}, "hidden must be.*not 0"),
+        (
+            "single_frame",
+            {"backbone": "ResNet50", "input_shape": (1, 16, 16, 3)},
+            'backbone "ResNet50": .*at least 32x32',
+        ),
+    ],
+)
+def test_refuses(model, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        registry.get_builder(model)(5, **arguments)
+
+
+@pytest.mark.parametrize("num_classes", [0, -1, 2.5, True, "6"])
+def test_refuses_a_number_of_classes(num_classes):
+    with pytest.raises(UsageError, match="num_classes must be a whole number"):
+        kvideo.models.slow_fusion(num_classes)
+
+
+def test_unknown_backbone_gets_a_suggestion():
+    for wrong, right in (
+        ("resnet5", "ResNet50"),
+        ("lectur", "lecture"),
+        ("MobileNet_V22", "Mobile"),
+    ):
+        with pytest.raises(UnknownNameError, match=f'Did you mean "{right}'):
+            kvideo.models.late_fusion(5, backbone=wrong)
+
+
+def test_weights_file(tmp_path):
+    model = kvideo.models.slow_fusion(5, input_shape=TINY)
+    model.save(tmp_path / "m.keras")
+    again = kvideo.models.slow_fusion(5, input_shape=TINY, weights=str(tmp_path / "m.keras"))
+    for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(UsageError, match='do not fit slow_fusion: its layer "logits"'):
+        kvideo.models.slow_fusion(6, input_shape=TINY, weights=str(tmp_path / "m.keras"))
