@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "experiment.json"
 OPTIMIZERS = ("adamw", "sgd")
+_PATHS = ("data", "out", "val", "root", "weights", "quarantine")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -114,6 +115,9 @@ class Experiment:
     checkpoint_minutes: float = 10.0
 
     def __post_init__(self) -> None:
+        for name in _PATHS:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, os.fspath(getattr(self, name)))
         if self.size is not None:
             object.__setattr__(self, "size", tuple(self.size))
         if self.model is None and not (self.weights or "").endswith(".keras"):
