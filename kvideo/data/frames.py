@@ -63,6 +63,7 @@ class _Run:
         self.stamps: list[int] = []  # sorted stamps of the packets read, the latest ones
         self.read_to: float = -math.inf  # no packet to come is shown before this
         self.skipped_to: float = -math.inf  # frames left out are on display before this
+        self.whole: deque[int] = deque(maxlen=_LOOKAHEAD)  # stamps sent while skipping nothing
         self.shown_until: dict[int, float] = {}  # of the frames decoded for their own sake
         self.reordered = False  # packets come in another order than their stamps
         self.restarted = False  # the clock has been set back, as where recordings were joined
@@ -135,6 +136,8 @@ class _Run:
             if self.queue:
                 packet = self.queue.popleft()
                 self._skip(limits is not None and not self._wanted(packet, limits))
+                if not self._skipping and packet.pts is not None:
+                    self.whole.append(packet.pts)
                 self._decode(packet)
             elif not self.pull():
                 self._ended = True
@@ -379,9 +382,10 @@ class FrameSource:
         usable = run is not None and run.skipped_to <= limit
         if run is not None and run.held is not None:
             usable = usable and run.held.pts is not None and run.held.pts <= limit
-            run.shown_until.setdefault(run.held.pts, -math.inf)
         key = self._keyframe_before(limit) if self._seeks else None
         if usable and run is not None and not self._better(key, run, limit):
+            for stamp in run.whole:
+                run.shown_until.setdefault(stamp, -math.inf)
             return run
         found = self._seek(limit, limits if skips else None) if self._seeks else None
         if usable and found is not None and run is not None and found.floor <= run.read_to:
@@ -427,10 +431,10 @@ class FrameSource:
         else:
             return None
         frame = run.next(wanted)
-        if frame is None or frame.is_corrupt or frame.pts != packet.pts:
+        if frame is None or frame.is_corrupt:
             return None
-        if not frame.key_frame or frame.pict_type != _INTRA:
-            self._seeks = False  # a picture that is refreshed bit by bit
+        if frame.pts != packet.pts or not frame.key_frame or frame.pict_type != _INTRA:
+            self._seeks = False  # such as a picture that is refreshed bit by bit
             return None
         run.ready.appendleft(frame)
         run.held = None
