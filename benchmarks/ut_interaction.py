@@ -56,9 +56,8 @@ def run(model: str, train: Path, test: Path, data: Path, out: Path, changes: dic
     settings = {**SHARED, **SETTINGS[model], **changes}
     options = {**BACKBONE, **settings.pop("model_options", {})}
     started = time.perf_counter()
-    result = kvideo.fit(
-        train, model=model, root=data, out=str(out), overwrite=True, model_options=options, **settings
-    )
+    settings |= {"root": data, "out": out, "overwrite": True, "model_options": options}
+    result = kvideo.fit(train, model=model, **settings)
     fitted = time.perf_counter()
     evaluation = kvideo.evaluate(result.folder, test, root=data, num_clips=10, out=out)
     return {

@@ -260,7 +260,9 @@ class TrainingClips:
         finally:
             results.close()
 
-    def _load(self, epoch: int, place: int, index: int):
+    def _load(
+        self, epoch: int, place: int, index: int
+    ) -> tuple[np.ndarray, int | np.ndarray, np.ndarray]:
         spare = np.random.default_rng([self.seed, epoch, place, 1])
         for _ in range(_MAX_REPLACEMENTS):
             record = self.videos.records[index]

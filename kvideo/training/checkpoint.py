@@ -30,9 +30,9 @@ def write_checkpoint(
         KVideoError: the disk is full, or the folder is missing.
     """
     arrays = {f"{number:05d}": v.numpy() for number, v in enumerate(variables)}
-    encoded = np.frombuffer(json.dumps(state).encode(), np.uint8)
+    arrays[_STATE] = np.frombuffer(json.dumps(state).encode(), np.uint8)
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays, **{_STATE: encoded})
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], dict[str, Any]]:
