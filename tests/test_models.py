@@ -1,5 +1,6 @@
 """Every registered model, and the numbers that the literature gives."""
 
+import os
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import kvideo.models
 from kvideo import registry
 from kvideo.analysis import count_macs, count_parameters, layer_costs
 from kvideo.clip_spec import ClipSpec, Views
-from kvideo.errors import KVideoError, UnknownNameError, UsageError
+from kvideo.errors import UnknownNameError, UsageError
 from kvideo.layers import PixelNormalization
 from kvideo.models import backbones
 from kvideo.models.efficientnet_lite import efficientnet_lite0
@@ -270,6 +271,18 @@ def test_inlined_layers_compute_what_the_network_computes():
 
 
 @pytest.mark.slow
+def test_convnext_is_normalized_as_in_keras():
+    make = keras.applications.ConvNeXtTiny
+    network = shaken(make(include_top=False, weights=None, input_shape=(32, 32, 3)))
+    model = kvideo.models.single_frame(5, backbone="convnext_tiny", input_shape=(1, 32, 32, 3))
+    model.set_weights([*network.get_weights(), *model.get_weights()[-2:]])
+    pixels = clips((1, 32, 32, 3))
+    expected = network(pixels[:, 0].astype("float32"))
+    found = keras.Model(model.input, model.get_layer("feature_map").output)(pixels)[:, 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FRAME_MODELS)
 def test_backbone_of_keras_applications(name, tmp_path):
     options = {"backbone": "mobilenet_v2", "input_shape": (2, 32, 32, 3)}
@@ -281,18 +294,20 @@ def test_backbone_of_keras_applications(name, tmp_path):
 
 
 def test_layer_names_are_the_same_every_time():
-    """MobileNetV3 has layers that Keras names by a counter of the process."""
-    names = [
-        [
-            layer.name
-            for layer in kvideo.models.single_frame(
-                5, backbone="mobilenet_v3_small", input_shape=(1, 32, 32, 3)
-            ).layers
+    """These have layers that Keras names by a counter of the process."""
+    for backbone, name in (
+        ("mobilenet_v3_small", "backbone_rescaling_1"),
+        ("convnext_tiny", "backbone_layer_normalization_1"),
+    ):
+        models = [
+            kvideo.models.single_frame(5, backbone=backbone, input_shape=(1, 32, 32, 3))
+            for _ in range(2)
         ]
-        for _ in range(2)
-    ]
-    assert names[0] == names[1]
-    assert "backbone_rescaling_1" in names[0]
+        one, two = ([layer.name for layer in model.layers] for model in models)
+        assert one == two and name in one
+        paths = ([variable.path.rpartition("/")[0] for variable in m.weights] for m in models)
+        one, two = paths  # Keras numbers a variable that its layer gives no name
+        assert one == two
 
 
 def test_efficientnet_lite0_has_the_published_size():
@@ -303,12 +318,26 @@ def test_efficientnet_lite0_has_the_published_size():
     assert without.output_shape == (None, 2, 3, 1280)
 
 
-def test_no_network_is_one_sentence(monkeypatch, tmp_path):
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nothing listens there
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    monkeypatch.setattr(keras.config, "keras_home", lambda: str(tmp_path), raising=False)
-    with pytest.raises(KVideoError, match='weights of backbone "resnet50".*efficientnet_lite0'):
-        kvideo.models.late_fusion(5, backbone="resnet50", weights="imagenet")
+@pytest.mark.slow
+def test_no_network_is_one_sentence(tmp_path):
+    program = """
+import kvideo.models
+from kvideo.errors import KVideoError
+try:
+    kvideo.models.late_fusion(5, backbone="resnet50", weights="imagenet")
+except KVideoError as error:
+    print(error)
+"""
+    nobody = "http://127.0.0.1:9"  # nothing listens there
+    environment = os.environ | {
+        "KERAS_HOME": str(tmp_path), "HTTPS_PROXY": nobody, "https_proxy": nobody,
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    sentence = done.stdout.strip().splitlines()[-1]
+    assert sentence.startswith('the ImageNet weights of backbone "resnet50" could not be')
+    assert 'backbone="efficientnet_lite0"' in sentence
 
 
 # Wrong arguments.

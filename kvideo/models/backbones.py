@@ -27,6 +27,7 @@ from kvideo.models.stacks import lecture_stack
 
 LECTURE, LITE = "lecture", "efficientnet_lite0"
 IMAGENET = "imagenet"
+_IMAGENET_PIXELS = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ def backbone_2d(
     else:
         make = find_application(name)
         pixels = application_pixels(make)
+        if make.__name__.startswith("ConvNeXt"):  # its own would do nothing to early fusion's 3T
+            make, pixels = functools.partial(make, include_preprocessing=False), _IMAGENET_PIXELS
     network = functools.partial(make, include_top=False)
     return Backbone(functools.partial(_build, name, network, weights), pixels)
 
@@ -140,7 +143,11 @@ def inline(network: keras.Model, inputs: Any) -> Any:
         return outputs[-1]
 
     keras.models.clone_model(
-        network, input_tensors=inputs, clone_function=renamed, call_function=called
+        network,
+        input_tensors=inputs,
+        clone_function=renamed,
+        call_function=called,
+        recursive=True,  # ConvNeXt has small models inside
     )
     for layer, copy in pairs:
         if getattr(layer, "weights", None):
