@@ -32,7 +32,7 @@ def write_checkpoint(
     arrays = {f"{number:05d}": v.numpy() for number, v in enumerate(variables)}
     arrays[_STATE] = np.frombuffer(json.dumps(state).encode(), np.uint8)
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # an option of NumPy 2 in the way
+        np.savez(file, **arrays)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], dict[str, Any]]:
