@@ -87,7 +87,7 @@ def _trace(
 
     def visit(operation: Any) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            if hasattr(operation, "_run_through_graph"):
+            if _graph(operation) is not None:
                 return _trace(operation, args[0], f"{prefix}{operation.name}/", costs, seen)
             outputs = operation.compute_output_spec(*args, **kwargs)
             if isinstance(operation, keras.Layer):
@@ -108,10 +108,16 @@ def _trace(
 
         return call
 
-    graph = getattr(model, "_functional", None) or model  # a Sequential holds its graph in there
-    if not hasattr(graph, "_run_through_graph"):
+    graph = _graph(model)
+    if graph is None:
         raise UsageError(f'the model "{model.name}" is not functional, so its layers are unknown.')
     return graph._run_through_graph(inputs, operation_fn=visit)
+
+
+def _graph(operation: Any) -> Any:
+    """The graph of a functional or sequential model; None of a layer."""
+    graph = getattr(operation, "_functional", None) or operation
+    return graph if hasattr(graph, "_run_through_graph") else None
 
 
 def count_layer_parameters(layer: keras.Layer) -> int:
