@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import heapq
 import math
-from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from kvideo.data.packets import Run
 from kvideo.errors import UsageError
 
 # Containers that find keyframes reliably, and codecs whose keyframes stand alone.
@@ -32,9 +32,7 @@ _SKIPPING_CODECS = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4
 _PROGRESSIVE_OR_UNKNOWN = (0, 1)  # AVFieldOrder
 _INTRA = 1  # AVPictureType
 _REORDERING = 16  # the most frames by which the codecs in use reorder
-_LOOKAHEAD = 64  # packets read before the decoder's turn, at most
 _JUMP_SECONDS = 1.0  # stamps that fall by more than this: the clock has been set back
-_MAX_ERRORS = 100  # in a row, before a file counts as read to its end
 # Containers without a stamp for each frame (AVI has none, MPEG program streams one per packet):
 # FFmpeg's guesses go wrong where the codec reorders.
 _GUESSING_FORMATS = frozenset({"avi", "mpeg"})
@@ -46,141 +44,6 @@ _BLIND_SEEK_DEFAULT = 4.0
 
 class _LostError(Exception):
     """A wanted frame did not come the way it was looked for."""
-
-
-class _Run:
-    """Decodes from one place in the file on, reading packets a little ahead of the decoder."""
-
-    def __init__(self, source: FrameSource) -> None:
-        self.codec = source.stream.codec_context
-        self.codec.skip_frame = "DEFAULT"
-        self.first_packet: tuple[int | None, ...] | None = None  # stamps and size
-        self.floor: float = -math.inf  # frames before it lean on what a seek has left out
-        self.held: Any = None  # the last frame given out
-        self.sound: Any = None  # the last one of them that is not damaged
-        self.ready: deque[Any] = deque()  # decoded, not given out
-        self.queue: deque[Any] = deque()  # read, not decoded
-        self.stamps: list[int] = []  # sorted stamps of the packets read, the latest ones
-        self.read_to: float = -math.inf  # no packet to come is shown before this
-        self.skipped_to: float = -math.inf  # frames left out are on display before this
-        self.whole: deque[int] = deque(maxlen=_LOOKAHEAD)  # stamps sent while skipping nothing
-        self.shown_until: dict[int, float] = {}  # of the frames decoded for their own sake
-        self.reordered = False  # packets come in another order than their stamps
-        self.restarted = False  # the clock has been set back, as where recordings were joined
-        self.error: Exception | None = None  # the last one
-        self._demux = lambda: source.container.demux(source.stream)
-        self._packets = self._demux()
-        self._ended = self._skipping = self._odd_dts = False
-        self._jump = source.jump
-        from av.error import FFmpegError
-
-        self._errors = FFmpegError
-
-    def pull(self) -> bool:
-        """Reads one packet; False at the end."""
-        for _ in range(_MAX_ERRORS):
-            try:
-                packet = next(self._packets, None)
-            except self._errors as error:  # damaged: try what is behind it
-                self.error = error
-                self._packets = self._demux()
-                continue
-            if packet is None or (packet.size == 0 and packet.dts is None):
-                break
-            if packet.size and self._note(packet):  # empty: the frame before is shown on
-                self.queue.append(packet)
-            return True
-        self.read_to = math.inf
-        return False
-
-    def _note(self, packet: Any) -> bool:
-        """Keeps account of a packet's stamps; False if it must not be decoded."""
-        stamp, dts = packet.pts, packet.dts
-        if self.first_packet is None:
-            self.first_packet = (stamp, dts, packet.size)
-        if dts is not None and stamp is not None and stamp < dts:
-            self._odd_dts, self.read_to = True, -math.inf
-        if dts is not None and not self._odd_dts:
-            self.restarted = self.restarted or dts < self.read_to - self._jump
-            self.read_to = max(self.read_to, dts)
-        if stamp is None:
-            return True
-        if stamp < self.floor:
-            return False
-        if not packet.is_discard:
-            self.reordered = self.reordered or bool(self.stamps and stamp < self.stamps[-1])
-            insort(self.stamps, stamp)
-            if len(self.stamps) > 8 * _LOOKAHEAD:
-                del self.stamps[: 4 * _LOOKAHEAD]
-        return True
-
-    def start_at_keyframe(self) -> Any:
-        """Leaves out packets before the first keyframe; gives its packet, or None."""
-        while self.pull():
-            packet = self.queue[-1] if self.queue else None
-            if packet is not None and packet.is_keyframe and packet.pts is not None:
-                self.floor = packet.pts
-                self.stamps = [packet.pts]
-                return packet
-            self.queue.clear()
-        return None
-
-    def next(self, limits: Sequence[float] | None = None) -> Any:
-        """The next frame, or None at the end.
-
-        Args:
-            limits: sorted; wanted are the last frames with stamps up to each of them, others may
-                be left out. None: every frame.
-        """
-        while not self.ready and not self._ended:
-            if self.queue:
-                packet = self.queue.popleft()
-                self._skip(limits is not None and not self._wanted(packet, limits))
-                if not self._skipping and packet.pts is not None:
-                    self.whole.append(packet.pts)
-                self._decode(packet)
-            elif not self.pull():
-                self._ended = True
-                self._decode(None)
-        if not self.ready:
-            return None
-        self.held = self.ready.popleft()
-        if not self.held.is_corrupt:
-            self.sound = self.held
-        return self.held
-
-    def _skip(self, skip: bool) -> None:
-        if skip != self._skipping:
-            self.codec.skip_frame = "NONREF" if skip else "DEFAULT"
-            self._skipping = skip
-
-    def _decode(self, packet: Any) -> None:
-        try:
-            self.ready.extend(self.codec.decode(packet))
-        except self._errors as error:  # damaged: the stream goes on behind it
-            self.error = error
-
-    def _wanted(self, packet: Any, limits: Sequence[float]) -> bool:
-        """Whether the packet's frame is the last one up to some limit."""
-        stamp = packet.pts
-        if stamp is None or packet.is_discard:
-            return stamp is None
-        index = bisect_left(limits, stamp)
-        if index == len(limits):
-            return True  # so that a later call can go on from here
-        while True:
-            after = bisect_right(self.stamps, stamp)
-            follower = self.stamps[after] if after < len(self.stamps) else math.inf
-            if follower <= limits[index]:
-                self.skipped_to = max(self.skipped_to, follower)
-                return False
-            if self.read_to > limits[index]:
-                self.shown_until[stamp] = min(follower, self.read_to)
-                return True
-            if len(self.queue) > _LOOKAHEAD:
-                self.shown_until[stamp] = -math.inf  # not known
-                return True
-            self.pull()
 
 
 class FrameSource:
@@ -206,7 +69,7 @@ class FrameSource:
         """
         self._open_stream = open_stream
         self._threads = threads
-        self._run: _Run | None = self._open()
+        self._run: Run | None = self._open()
         self.origin = 0
         self._lead = 0  # how long before its display a frame is decoded
         self._seeks = self._skips = self._sorts = False
@@ -215,7 +78,7 @@ class FrameSource:
         if self.first is not None:
             self._judge(self._run)
 
-    def _open(self) -> _Run:
+    def _open(self) -> Run:
         self.container, self.stream = self._open_stream()
         self.tick = float(self.stream.time_base)
         self.jump = max(round(_JUMP_SECONDS / self.tick), 2 * _REORDERING * self._step())
@@ -228,14 +91,14 @@ class FrameSource:
             for other in self.container.streams:
                 if other.index != self.stream.index:
                     other.discard = Discard.all
-        return _Run(self)
+        return Run(self.container, self.stream, self.jump)
 
     def close(self) -> None:
         """Frees the decoder and the container."""
         self._run = self.stream = None  # a stream of a closed container must not be touched
         self.container.close()
 
-    def _judge(self, run: _Run) -> None:
+    def _judge(self, run: Run) -> None:
         """Decides how far the stamps can be trusted, from the first few packets and frames.
 
         Frames that leave the decoder in another order than their stamps say come from a
@@ -294,6 +157,7 @@ class FrameSource:
         step, shift = self._step(), 0
         newest = self.origin - step
         damaged: list[tuple[int, Any]] = []
+        begun = False
         while (frame := run.next()) is not None:
             stamp = newest + step if frame.pts is None else frame.pts + shift
             if stamp < newest - self.jump:
@@ -301,9 +165,10 @@ class FrameSource:
                 stamp = newest + step
             newest = max(newest, stamp)
             damaged.append((stamp, frame))
-            if not frame.is_corrupt or len(damaged) > _REORDERING or frame is self.first:
+            if not frame.is_corrupt or len(damaged) > _REORDERING or not begun:
                 yield from damaged
                 damaged.clear()
+                begun = True
             if run is not self._run:
                 raise UsageError(
                     "the reader was used for something else before frames() had ended; "
@@ -312,18 +177,9 @@ class FrameSource:
 
     def counted_duration(self) -> float:
         """Seconds from the first frame to the end of the last one; reads the whole file."""
-        self._run = run = self._rewind()
-        end = self.origin
-        while run.pull():
-            for packet in run.queue:
-                stamp = packet.dts if packet.pts is None else packet.pts
-                if stamp is not None:
-                    end = max(end, stamp + (packet.duration or self._step()))
-                else:
-                    end += self._step()
-            run.queue.clear()
+        end = self._rewind().count_to_end(self._step())
         self._run = None
-        return (end - self.origin) * self.tick
+        return max(0, end - self.origin) * self.tick
 
     def _step(self) -> int:
         """Stamps from one frame to the next, where the frames have none of their own."""
@@ -376,7 +232,7 @@ class FrameSource:
             if before < served < len(limits):
                 run = self._reach(limits, served, skips)
 
-    def _reach(self, limits: Sequence[float], index: int, skips: bool) -> _Run:
+    def _reach(self, limits: Sequence[float], index: int, skips: bool) -> Run:
         """A run that will come to the frame for `limits[index]`: this one, or a better one."""
         run, limit = self._run, limits[index]
         usable = run is not None and run.skipped_to <= limit
@@ -384,8 +240,7 @@ class FrameSource:
             usable = usable and run.held.pts is not None and run.held.pts <= limit
         key = self._keyframe_before(limit) if self._seeks else None
         if usable and run is not None and not self._better(key, run, limit):
-            for stamp in run.whole:
-                run.shown_until.setdefault(stamp, -math.inf)
+            run.begin_read()
             return run
         found = self._seek(limit, limits if skips else None) if self._seeks else None
         if usable and found is not None and run is not None and found.floor <= run.read_to:
@@ -401,7 +256,7 @@ class FrameSource:
         position = index.search_timestamp(math.floor(min(limit, 2.0**62)) - self._lead)
         return index[position].timestamp if position >= 0 else None
 
-    def _better(self, key: int | None, run: _Run, limit: float) -> bool:
+    def _better(self, key: int | None, run: Run, limit: float) -> bool:
         """Whether a seek saves decoding."""
         read_to = max(run.read_to, run.stamps[-1] if run.stamps else -math.inf)
         if key is not None and key > read_to:
@@ -410,7 +265,7 @@ class FrameSource:
         known_to = index[-1].timestamp if index else -math.inf
         return self._seeks and limit - max(known_to, read_to) > self._gap
 
-    def _seek(self, limit: float, wanted: Sequence[float] | None) -> _Run | None:
+    def _seek(self, limit: float, wanted: Sequence[float] | None) -> Run | None:
         """A run from a keyframe shown up to `limit`; None if the container does not find one."""
         from av.error import FFmpegError
 
@@ -421,7 +276,7 @@ class FrameSource:
                 self.container.seek(target, stream=self.stream)
             except FFmpegError:
                 return None
-            run = _Run(self)
+            run = Run(self.container, self.stream, self.jump)
             packet = run.start_at_keyframe()
             if packet is None:
                 return None
@@ -440,7 +295,7 @@ class FrameSource:
         run.held = None
         return run
 
-    def _rewind(self) -> _Run:
+    def _rewind(self) -> Run:
         """A run from the first packet on."""
         from av.error import FFmpegError
 
@@ -451,7 +306,7 @@ class FrameSource:
             pts, dts, _ = self._start or (None, None, None)
             stamp = min((s for s in (pts, dts) if s is not None), default=0)
             self.container.seek(stamp, stream=self.stream)
-            run = _Run(self)
+            run = Run(self.container, self.stream, self.jump)
             if run.pull() and run.first_packet == self._start:
                 return run
         except FFmpegError:
