@@ -149,16 +149,17 @@ class Run:
         Args:
             step: how long a packet is shown that does not say.
         """
-        ends: list[int] = []
+        end = None
         while self.pull():
             for packet in self._queue:
                 stamp = packet.dts if packet.pts is None else packet.pts
                 if stamp is None:
-                    ends = [max(ends, default=0) + step]
+                    end = (end or 0) + step
                 else:
-                    ends = [max([*ends, stamp + (packet.duration or step)])]
+                    ends = stamp + (packet.duration or step)
+                    end = ends if end is None else max(end, ends)
             self._queue.clear()
-        return max(ends, default=0)
+        return end or 0
 
     def _skip(self, skip: bool) -> None:
         if skip != self._skipping:
