@@ -121,16 +121,22 @@ class Views:
         return self.num_clips * self.num_crops
 
 
-def recommended_clip(builder: Callable[..., Any]) -> ClipSpec:
+def recommended_clip(builder: Callable[..., Any], **options: Any) -> ClipSpec:
     """The clip that a builder is made for.
 
-    A builder may carry it as its attribute `clip_spec`; otherwise its default `input_shape`
-    (T, H, W, C) and `DEFAULT_FRAME_RATE` say it.
+    A builder may carry it as its attribute `clip_spec` and, where it depends on the builder's
+    arguments, a function of these that gives it as `clip_spec_for`. Otherwise its default
+    `input_shape` (T, H, W, C) and `DEFAULT_FRAME_RATE` say it.
+
+    Args:
+        builder: makes a model.
+        **options: further arguments for the builder, such as `backbone`.
 
     Raises:
         UsageError: the builder has neither.
     """
-    spec = getattr(builder, "clip_spec", None)
+    spec_for = getattr(builder, "clip_spec_for", None)
+    spec = spec_for(**options) if spec_for else getattr(builder, "clip_spec", None)
     if isinstance(spec, ClipSpec):
         return spec
     parameter = inspect.signature(builder).parameters.get("input_shape")

@@ -27,11 +27,13 @@ Builder = TypeVar("Builder", bound=Callable[..., Any])
 Shape = tuple[int, int, int, int]
 
 
-def made_for(clip_spec: ClipSpec, views: Views) -> Callable[[Builder], Builder]:
-    """Decorator: gives a builder its attributes `clip_spec` and `views`."""
+def made_for(
+    clip_spec: ClipSpec, views: Views, clip_spec_for: Callable[..., ClipSpec] | None = None
+) -> Callable[[Builder], Builder]:
+    """Decorator: gives a builder its attributes `clip_spec`, `views` and `clip_spec_for`."""
 
     def decorate(builder: Builder) -> Builder:
-        builder.__dict__.update(clip_spec=clip_spec, views=views)
+        builder.__dict__.update(clip_spec=clip_spec, views=views, clip_spec_for=clip_spec_for)
         return builder
 
     return decorate

@@ -11,7 +11,7 @@ from kvideo.clip_spec import ClipSpec, Views
 from kvideo.errors import UsageError
 from kvideo.layers.conv import NORM, Norm
 from kvideo.layers.frames import FoldTime, FramesToChannels, UnfoldTime
-from kvideo.models.backbones import IMAGENET, Backbone, backbone_2d
+from kvideo.models.backbones import IMAGENET, LECTURE, Backbone, backbone_2d
 from kvideo.models.classifier import (
     Shape,
     check_count,
@@ -27,10 +27,19 @@ from kvideo.models.stacks import LECTURE_WIDTHS, lecture_stack
 FUSIONS = ("average", "fc")
 LECTURE_SHAPE = (20, 64, 64, 3)
 _CLIP = ClipSpec(20, 10.0, (64, 64))
+_BACKBONE_CLIP = ClipSpec(8, 4.0, (224, 224))  # what ImageNet's networks were made for
 _VIEWS = Views(num_clips=10)
 
 
-@made_for(_CLIP.replace(num_frames=1), _VIEWS)
+def _clip_for(backbone: str = LECTURE, **_: Any) -> ClipSpec:
+    return _CLIP if backbone == LECTURE else _BACKBONE_CLIP
+
+
+def _frame_for(**options: Any) -> ClipSpec:
+    return _clip_for(**options).replace(num_frames=1)
+
+
+@made_for(_CLIP.replace(num_frames=1), _VIEWS, _frame_for)
 def single_frame(
     num_classes: int,
     *,
@@ -74,7 +83,7 @@ def single_frame(
     return finish(inputs, outputs, name, weights_file)
 
 
-@made_for(_CLIP, _VIEWS)
+@made_for(_CLIP, _VIEWS, _clip_for)
 def late_fusion(
     num_classes: int,
     *,
@@ -128,7 +137,7 @@ def late_fusion(
     return finish(inputs, outputs, name, weights_file)
 
 
-@made_for(_CLIP, _VIEWS)
+@made_for(_CLIP, _VIEWS, _clip_for)
 def early_fusion(
     num_classes: int,
     *,

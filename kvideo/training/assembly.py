@@ -15,10 +15,12 @@ from kvideo.clip_spec import ClipSpec, recommended_clip, recommended_views
 from kvideo.data.annotations import VideoSet
 from kvideo.data.loading import TrainingClips, default_workers
 from kvideo.data.pipeline import class_counts, clip_reader
+from kvideo.data.records import mirrored_classes
 from kvideo.errors import KVideoError, UsageError
 from kvideo.hardware import choose_precision, choose_strategy
 from kvideo.registry import MODELS, Entry, find
 from kvideo.saving import PRECISIONS, BuilderInfo, ModelInfo, load_model, model_info
+from kvideo.text import plural
 from kvideo.training.experiment import Experiment, experiment_clip, mirror_clips
 from kvideo.training.loop import Loop, LoopOptions
 from kvideo.training.losses import balanced_class_weights
@@ -74,10 +76,11 @@ def assemble(
         )
     spec = info.clip_spec
     say(
-        f"{model.name}: {model.count_params():,} parameters, clips of {spec.num_frames} frames at "
+        f"{model.name}: {model.count_params():,} parameters, clips of "
+        f"{plural(spec.num_frames, 'frame')} at "
         f"{spec.frame_rate:g}/s, {spec.size[0]}×{spec.size[1]}, {precision}, "
         f"{strategy.num_replicas_in_sync} device(s), "
-        + ("mirrored at random." if mirror else "not mirrored.")
+        + ("mirrored at random." if mirror else _why_not_mirrored(experiment, videos))
     )
     balanced = experiment.class_weights == "balanced"
     yield Loop(
@@ -94,6 +97,13 @@ def assemble(
         say=say,
         quiet=quiet,
     )
+
+
+def _why_not_mirrored(experiment: Experiment, videos: VideoSet) -> str:
+    pair = mirrored_classes(videos.class_names)
+    if pair is None or experiment.flip != "auto":
+        return "not mirrored."
+    return f'not mirrored ("{pair[0]}" and "{pair[1]}" mirror each other; --flip on insists).'
 
 
 def loop_options(experiment: Experiment) -> LoopOptions:
@@ -134,7 +144,7 @@ def _model(
         return _continue_model(experiment, videos, precision, say)
     entry = find(MODELS, experiment.model or "")
     builder = entry.load()
-    spec = experiment_clip(experiment, recommended_clip(builder))
+    spec = experiment_clip(experiment, recommended_clip(builder, **experiment.model_options))
     options = dict(experiment.model_options)
     if weights is not None and not from_file:
         options["weights"] = weights
