@@ -1,12 +1,11 @@
 """The demo data: six classes of real H.264 files that differ by motion alone.
 
-Every video shows a random texture that drifts in one of six directions, 60 degrees apart. The
-textures look the same, in distribution, at every place and from every side (see
-`kvideo.data.textures`), so a single frame says nothing about the class. Each texture is shown once
-in every class, from the same starting point, at the same speed, with the same colours and
-contrast: the direction is all that differs. (The mean over many frames is smeared along the axis
-of motion. A linear classifier cannot use that, since the smeared texture is as random as the
-sharp one; the tests measure it.)
+Every video shows a random texture that drifts in one of six directions, 60 degrees apart. Each
+texture is shown once in every class, from the same first picture on, at the same speed. The six
+videos consist of *the same pictures*, bit for bit, in another order, each picture once (see
+`kvideo.data.textures`, and `_encode`). So neither one frame nor the unordered set of all frames
+says anything about the class; a classifier that does not look at the order is at chance however
+clever it is.
 
 The files are written at first use into a cache folder (`demo_folder`):
 
@@ -207,13 +206,11 @@ def _write(top: Path, settings: DemoSettings, seed: int) -> None:
 
 
 def _write_texture(folder: Path, settings: DemoSettings, key: tuple[int, ...], index: int) -> None:
-    """Write the six videos of one texture, one in each class."""
+    """Write the six videos of one texture, one in each class: the same pictures in six orders."""
     texture = Texture(settings, np.random.default_rng(key))
-    seconds = np.arange(settings.num_frames) / settings.frame_rate
-    for number, (name, degrees) in enumerate(DIRECTIONS.items()):
-        rates = texture.drift(degrees)  # (K,)
-        noise = np.random.default_rng((*key, number))
-        frames = texture.frames(texture.phases + seconds[:, None] * rates, noise)
+    pictures = list(texture.frames(texture.places()))
+    for name, degrees in DIRECTIONS.items():
+        frames = (pictures[place] for place in texture.order(degrees))
         (folder / name / f"{index:03d}.mp4").write_bytes(_encode(frames, settings))
 
 
@@ -222,8 +219,7 @@ def _write_untrimmed(
 ) -> list[tuple[float, float, str | None]]:
     """Write one long video; gives its segments (start, end, class or None), seconds.
 
-    Background is the same texture, still or "boiling": every wave moves in a direction of its own,
-    so that each pixel flickers just as it does under a drift, but nothing moves as a whole.
+    Background is the same texture, still or "boiling" (see `Texture.boil`).
     """
     rng = np.random.default_rng(key)
     texture = Texture(settings, rng)
@@ -246,10 +242,10 @@ def _write_untrimmed(
         count = round(rng.uniform(*settings.action_seconds) * rate)
         segments.append((first, count, name, texture.drift(DIRECTIONS[name])))
         first += count
-    for _, count, _, rates in segments:
-        phases.extend(phases[-1] + np.arange(1, count + 1)[:, None] / rate * rates)
-    frames = texture.frames(np.stack(phases[:-1]), rng)
-    path.write_bytes(_encode(frames, settings))
+    for _, count, _, turns in segments:
+        phases.extend(phases[-1] + np.arange(1, count + 1)[:, None] * turns)
+    frames = texture.frames(np.stack(phases[:-1]))
+    path.write_bytes(_encode(frames, settings, keyframes=settings.frame_rate))
     return [(start / rate, (start + count) / rate, name) for start, count, name, _ in segments]
 
 
@@ -276,14 +272,19 @@ def _write_segments(
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def _encode(frames: Iterator[np.ndarray], settings: DemoSettings) -> bytes:
-    """H.264 in MP4, without sound."""
+def _encode(frames: Iterator[np.ndarray], settings: DemoSettings, *, keyframes: int = 1) -> bytes:
+    """H.264 in MP4, without sound.
+
+    In trimmed videos every picture is a keyframe with the same quantizer. Otherwise a picture would
+    carry traces of those before it (what enters at a border cannot be predicted from them, and is
+    coded in another way), which tell the direction.
+    """
     import av
 
     name = _encoder()
-    options = {"g": str(settings.keyframes)}
+    options = {"g": str(keyframes)}
     if name == "libx264":
-        options |= {"preset": "veryfast", "crf": str(settings.crf)}
+        options |= {"preset": "veryfast", "qp": str(settings.quantizer)}
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream(name, rate=settings.frame_rate, options=options)

@@ -1,14 +1,26 @@
 """Moving random textures, of which the demo videos are made.
 
-A texture is a sum of plane waves with random directions, wavelengths and phases: a sample of a
-random field that is homogeneous and isotropic, so that a picture cut out of it looks the same, in
-distribution, wherever it is cut. Drifting by (dx, dy) turns the phase of a wave with wave vector
-k by k·(dx, dy): the motion is exact, needs no interpolation, and has no seams.
+A texture is a sum of plane waves. It drifts as the phases of its waves turn: moving by (dx, dy)
+turns the phase of a wave with wave vector k by k·(dx, dy), which is exact and leaves no seams.
+
+The wave vectors are chosen so that the *set* of pictures says nothing about the direction. Take
+the triangular lattice of all places that are reached by steps in the six directions, and call two
+places the same if they differ by an element of a coarser lattice, turned against the first. There
+are N = a² + ab + b² different places. If a and b have no common divisor, a walk that always goes
+in one direction comes past each of them once before it is back (numbered along one direction, a
+walk along another takes every u-th place, with u² - u + 1 divisible by N). Waves that are
+periodic on the coarser lattice have the same phase at places that are the same. So a video of N
+frames shows the same N pictures whatever its direction, in another order.
+
+Waves strictly periodic in space would make a wallpaper. So each of them is replaced by a few whose
+wave vectors lie close by while their phases turn alike: the texture never repeats in space, and
+repeats exactly in time.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 
@@ -16,12 +28,12 @@ import numpy as np
 
 # Direction of the drift as seen on the screen: degrees counter-clockwise from "to the right".
 DIRECTIONS = {
-    "down_left": 240.0,
-    "down_right": 300.0,
-    "left": 180.0,
-    "right": 0.0,
-    "up_left": 120.0,
-    "up_right": 60.0,
+    "down_left": 240,
+    "down_right": 300,
+    "left": 180,
+    "right": 0,
+    "up_left": 120,
+    "up_right": 60,
 }
 
 
@@ -33,43 +45,89 @@ class DemoSettings:
         version: part of the cache folder's name.
         size: height and width in pixels; even.
         frame_rate: frames per second.
-        num_frames: frames of every trimmed video.
+        orbit: a and b of the period, without a common divisor; a trimmed video has
+            a² + ab + b² frames.
+        step: shortest and longest way from frame to frame, pixels; one step for each texture.
+        wavelength: shortest and longest wavelength, in steps.
+        waves: plane waves for each period.
+        scatter: standard deviation of their wave vectors, as a share of the vector's length.
+        contrast: lowest and highest standard deviation of the brightness, grey levels.
         train: textures in the training part, so many videos in each class.
         val: the same for the validation part.
-        speed: lowest and highest speed of the drift, pixels per second.
-        wavelength: shortest and longest wavelength of a texture, pixels.
-        waves: plane waves in a texture.
-        contrast: lowest and highest standard deviation of the brightness, grey levels.
-        noise: standard deviation of the noise, fresh in every frame, grey levels.
-        crf: constant rate factor of the encoder; lower is better.
-        keyframes: frames from keyframe to keyframe.
+        quantizer: of the encoder; lower is better.
         untrimmed: (training, validation) numbers of untrimmed videos.
         untrimmed_seconds: shortest and longest untrimmed video, roughly.
         action_seconds: shortest and longest segment with a class.
         background_seconds: shortest and longest segment without one.
     """
 
-    version: int = 2
+    version: int = 3
     size: int = 96
-    frame_rate: int = 20
-    num_frames: int = 44
-    train: int = 44
-    val: int = 12
-    speed: tuple[float, float] = (30.0, 50.0)
-    wavelength: tuple[float, float] = (10.0, 18.0)
-    waves: int = 96
+    frame_rate: int = 15
+    orbit: tuple[int, int] = (1, 6)
+    step: tuple[float, float] = (2.3, 3.0)
+    wavelength: tuple[float, float] = (3.2, 9.0)
+    waves: int = 8
+    scatter: float = 0.08
     contrast: tuple[float, float] = (26.0, 36.0)
-    noise: float = 2.0
-    crf: int = 21
-    keyframes: int = 12
+    train: int = 40
+    val: int = 12
+    quantizer: int = 38
     untrimmed: tuple[int, int] = (6, 4)
     untrimmed_seconds: tuple[float, float] = (32.0, 50.0)
     action_seconds: tuple[float, float] = (2.0, 5.0)
     background_seconds: tuple[float, float] = (1.5, 5.0)
 
+    @property
+    def num_frames(self) -> int:
+        """Frames of a trimmed video."""
+        a, b = self.orbit
+        return a * a + a * b + b * b
+
+
+@dataclasses.dataclass(frozen=True)
+class Orbit:
+    """The waves that are periodic on the coarser lattice.
+
+    Args:
+        vectors: wave vectors, radians per step; rows: x to the right, y downwards; (2, M).
+        turns: phase by which each wave turns at a step in each direction, in units of 2π/N:
+            direction in degrees → integers (M,).
+        stride: a step in the direction 60 degrees further takes so many places at once.
+    """
+
+    vectors: np.ndarray
+    turns: dict[int, np.ndarray]
+    stride: int
+
+
+@functools.cache
+def make_orbit(a: int, b: int, wavelength: tuple[float, float]) -> Orbit:
+    """The periodic waves of a range of wavelengths (in steps), one of each pair k, -k."""
+    count = a * a + a * b + b * b
+    # The coarser lattice: a steps to the right and b at 60 degrees, and the same turned by 60.
+    periods = np.stack([a * _unit(0) + b * _unit(60), a * _unit(60) + b * _unit(120)])
+    basis = 2 * np.pi * np.linalg.inv(periods).T
+    reach = range(-a - b, a + b + 1)
+    vectors = np.array([i * basis[0] + j * basis[1] for i in reach for j in reach])
+    upper = (vectors[:, 1] > 1e-9) | ((np.abs(vectors[:, 1]) <= 1e-9) & (vectors[:, 0] > 0))
+    lengths = 2 * np.pi / np.maximum(np.hypot(*vectors.T), 1e-9)
+    chosen = vectors[upper & (lengths >= wavelength[0]) & (lengths <= wavelength[1])].T  # (2, M)
+    turns = {
+        degrees: np.rint(-count * (_unit(degrees) @ chosen) / (2 * np.pi)).astype(int)
+        for degrees in range(0, 360, 60)
+    }
+    stride = next(u for u in range(1, count) if not np.any((u * turns[0] - turns[60]) % count))
+    return Orbit(chosen, turns, stride)
+
+
+def _unit(degrees: float) -> np.ndarray:
+    angle = np.deg2rad(degrees)
+    return np.array([np.cos(angle), -np.sin(angle)])
+
 
 class Texture:
-    """A coloured random texture: a sum of plane waves.
+    """A coloured random texture.
 
     Args:
         settings: see `DemoSettings`.
@@ -77,32 +135,46 @@ class Texture:
     """
 
     def __init__(self, settings: DemoSettings, rng: np.random.Generator) -> None:
-        count = settings.waves
-        angles = rng.uniform(0, 2 * np.pi, count)
-        low, high = np.log(settings.wavelength)
-        lengths = np.exp(rng.uniform(low, high, count))
-        # Wave vectors, radians per pixel; rows: x to the right, y downwards.
-        self.vectors = 2 * np.pi / lengths * np.stack([np.cos(angles), np.sin(angles)])  # (2, K)
-        self.phases = rng.uniform(0, 2 * np.pi, count)  # (K,)
-        self.speed = rng.uniform(*settings.speed)  # pixels per second
         self.settings = settings
+        a, b = settings.orbit
+        # The lattice and its mirror image, by turns of a coin.
+        self.orbit = make_orbit(*((a, b) if rng.random() < 0.5 else (b, a)), settings.wavelength)
+        step = rng.uniform(*settings.step)
+        vectors = np.repeat(self.orbit.vectors, settings.waves, axis=1) / step  # (2, K)
+        scatter = settings.scatter * np.hypot(*vectors) * rng.standard_normal(vectors.shape)
+        self.vectors = vectors + scatter  # radians per pixel
+        self.phases = rng.uniform(0, 2 * np.pi, vectors.shape[1])  # (K,)
+        amplitudes = rng.uniform(0.6, 1.4, vectors.shape[1]) / np.hypot(*vectors)
+        self.amplitudes = amplitudes * np.sqrt(2 / np.sum(amplitudes**2))  # variance 1
         self.contrast = np.float32(rng.uniform(*settings.contrast))
         self.luma = np.float32(rng.uniform(105, 145))
         self.chroma = rng.uniform(104, 152, 2).astype(np.float32)
         self.tints = rng.uniform(-14, 14, 2).astype(np.float32)
 
-    def drift(self, degrees: float) -> np.ndarray:
-        """Phase change per second of every wave when the texture drifts; shape (K,)."""
-        angle = np.deg2rad(degrees)
-        return -self.speed * (np.array([np.cos(angle), -np.sin(angle)]) @ self.vectors)
+    def drift(self, degrees: int) -> np.ndarray:
+        """Phase change of every wave from frame to frame under a drift; (K,)."""
+        turns = np.repeat(self.orbit.turns[degrees % 360], self.settings.waves)
+        return 2 * np.pi / self.settings.num_frames * turns
 
     def boil(self, rng: np.random.Generator) -> np.ndarray:
-        """Phase change per second when every wave drifts in a direction of its own; (K,)."""
-        angles = rng.uniform(0, 2 * np.pi, len(self.phases))
-        velocities = self.speed * np.stack([np.cos(angles), np.sin(angles)])
-        return np.sum(velocities * self.vectors, axis=0)
+        """Phase change from frame to frame when each wave drifts in a direction of its own; (K,).
 
-    def frames(self, phases: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        Every pixel flickers just as under a drift, but nothing moves as a whole.
+        """
+        drifts = np.stack([self.drift(degrees) for degrees in DIRECTIONS.values()])
+        return rng.permuted(drifts, axis=0)[0]
+
+    def places(self) -> np.ndarray:
+        """Phases at the N places, numbered along the way to the right; (N, K)."""
+        return self.phases + np.arange(self.settings.num_frames)[:, None] * self.drift(0)
+
+    def order(self, degrees: int) -> list[int]:
+        """Numbers of the places that a drift in this direction comes past, from place 0 on."""
+        count = self.settings.num_frames
+        stride = pow(self.orbit.stride, degrees // 60 % 6, count)
+        return [n * stride % count for n in range(count)]
+
+    def frames(self, phases: np.ndarray) -> Iterator[np.ndarray]:
         """Pictures for the rows of `phases` (T, K).
 
         Yields:
@@ -114,16 +186,13 @@ class Texture:
         along_y = np.exp(1j * np.outer(side, self.vectors[1])).astype(np.complex64)  # (H, K)
         # Re(a b) is the dot product of (Re a, Im a) with (Re b, -Im b): one real matrix product.
         right = along_x.view(np.float32).T  # (2K, W)
-        scale = np.float32(np.sqrt(2 / self.vectors.shape[1]))
         for chunk in np.array_split(phases, math.ceil(len(phases) / 32)):
-            waves = scale * np.exp(1j * chunk).astype(np.complex64)  # (t, K)
+            waves = (self.amplitudes * np.exp(1j * chunk)).astype(np.complex64)  # (t, K)
             left = (along_y * waves[:, None]).view(np.float32)  # (t, H, 2K)
             field = (left.reshape(-1, right.shape[0]) @ right).reshape(len(chunk), size, size)
-            noise = rng.standard_normal(field.shape, dtype=np.float32) * self.settings.noise
             halved = field.reshape(-1, size // 2, 2, size // 2, 2).mean(axis=(2, 4))
-            planes = [self.luma + self.contrast * field + noise]
+            planes = [self.luma + self.contrast * field]
             planes += [c + tint * halved for c, tint in zip(self.chroma, self.tints, strict=True)]
             flat = np.concatenate([plane.reshape(len(chunk), -1) for plane in planes], axis=1)
-            yield from (
-                np.clip(np.rint(flat), 16, 235).astype(np.uint8).reshape(-1, size * 3 // 2, size)
-            )
+            pixels = np.clip(np.rint(flat), 16, 235).astype(np.uint8)
+            yield from pixels.reshape(len(chunk), size * 3 // 2, size)
