@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvideo.clip_spec import ClipSpec, Views
-from kvideo.errors import UsageError
+from kvideo.errors import DataError, UsageError
 from kvideo.progress import Progress
 from kvideo.results import EvaluationResult
 
@@ -74,6 +75,7 @@ def evaluate(
     precision: str = "float32",
     batch_size: int = 8,
     workers: int | None = None,
+    decoder: str = "pyav",
     quarantine: str | None = None,
     out: str | os.PathLike[str] | None = None,
     verbose: bool = True,
@@ -92,6 +94,7 @@ def evaluate(
         precision: `"float32"`, `"bfloat16"` or `"auto"`.
         batch_size: most clips that are run at once.
         workers: decoding threads; by default as many as processors.
+        decoder: the name of a `kvideo.decoders` entry point.
         quarantine: a file of `kvideo check --quarantine`, whose videos are left out.
         out: a folder for evaluation.json, report.html and confusion.png; None: none is written.
         verbose: progress on standard error.
@@ -115,7 +118,10 @@ def evaluate(
         from kvideo.data.check import read_quarantine
 
         videos = videos.without(read_quarantine(quarantine))
-    reader, count = _reader(info.clip_spec, clip_spec), workers or _workers()
+    if verbose:
+        for note in videos.notes:
+            print(f"Note: {note}", file=sys.stderr, flush=True)
+    reader, count = _reader(info.clip_spec, clip_spec, decoder), workers or _workers()
     views = _views(info.views, num_clips, num_crops)
     details = describe_run(
         model=model if isinstance(model, str | os.PathLike) else network.name,
@@ -150,25 +156,28 @@ def predict(
     precision: str = "float32",
     batch_size: int = 8,
     workers: int | None = None,
+    decoder: str = "pyav",
 ) -> list[Prediction]:
     """Labels video files; like `kvideo predict`.
 
     Args:
         model: a `keras.Model` that carries its `ModelInfo`, a `.keras` file or a run's folder.
-        files: one or several files.
+        files: one or several files; a folder means all videos in it.
         num_clips: clips of each video; by default what the model recommends.
         num_crops: 1 or 3 crops of each clip; by default what the model recommends.
         timeline: probabilities over time as well; a number is the step in seconds, True means
-            half a clip.
+            half a clip. The video's probabilities are then the mean over the timeline's clips.
         precision: `"float32"`, `"bfloat16"` or `"auto"`.
         batch_size: most clips that are run at once.
         workers: decoding threads; by default as many as processors.
+        decoder: the name of a `kvideo.decoders` entry point.
 
     Returns:
         One `Prediction` for each file, in order. A file that fails has `error` set.
 
     Raises:
         ModelFileError: the model cannot be loaded.
+        DataError: a folder holds no video.
         UsageError: a value is out of its range.
     """
     from kvideo.prediction import predict_files
@@ -179,14 +188,16 @@ def predict(
     paths = [files] if isinstance(files, str | os.PathLike) else list(files)
     step = None
     if timeline is not False:
+        if num_clips is not None or num_crops is not None:
+            raise UsageError("a timeline has clips of its own; leave out the numbers of views.")
         step = info.clip_spec.span / 2 if timeline is True else float(timeline)
-        if step <= 0:
+        if not step > 0:
             raise UsageError(f"the timeline's step must be above 0 s, not {step}.")
     return list(
         predict_files(
             network,
-            [os.fspath(path) for path in paths],
-            _reader(info.clip_spec, None),
+            _videos_of(paths),
+            _reader(info.clip_spec, None, decoder),
             views=_views(info.views, num_clips, num_crops),
             timeline_step=step,
             batch_size=batch_size,
@@ -199,6 +210,19 @@ def model_file(model: str | os.PathLike[str]) -> Path:
     """The model file that a path means: itself, or the best model of a run's folder."""
     path = Path(model)
     return path / "model.keras" if path.is_dir() else path
+
+
+def _videos_of(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """The paths, folders replaced by the videos in them."""
+    from kvideo.data.listing import Folders
+
+    found: list[str] = []
+    for path in map(os.fspath, paths):
+        inside = Folders().videos(path) if os.path.isdir(path) else [path]
+        if not inside:
+            raise DataError(f"there is no video in the folder {path}.")
+        found += inside
+    return found
 
 
 def _load(model: Any, precision: str) -> keras.Model:
@@ -221,16 +245,19 @@ def _test_part(data: Any, root: Any, split: str | None, info: Any) -> VideoSet:
     return read_data(data, root=root, split=split, class_names=info.class_names)
 
 
-def _reader(spec: ClipSpec, changed: ClipSpec | None) -> Any:
+def _reader(spec: ClipSpec, changed: ClipSpec | None, decoder: str) -> Any:
     from kvideo.data.pipeline import clip_reader
 
     if changed is not None and changed.shape != spec.shape:
         raise UsageError(f"the model takes clips of {spec.shape}, not {changed.shape}.")
-    return clip_reader(changed or spec)
+    return clip_reader(changed or spec, decoder)
 
 
 def _views(recommended: Views, num_clips: int | None, num_crops: int | None) -> Views:
-    return Views(num_clips or recommended.num_clips, num_crops or recommended.num_crops)
+    return Views(
+        recommended.num_clips if num_clips is None else num_clips,
+        recommended.num_crops if num_crops is None else num_crops,
+    )
 
 
 def _workers() -> int:

@@ -64,10 +64,15 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the `kvideo` command."""
+    import io
     import os
 
     # TensorFlow's own messages would stand between a user and ours.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # File names need not be text, and terminals lack letters: show "?" for what cannot be shown.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
     try:
         status = cli.main(prog_name="kvideo", standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
@@ -77,3 +82,7 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except OSError as error:  # of the system: no permission, no room for the output
+        where = f": {error.filename}" if error.filename else ""
+        click.echo(f"Error: {(error.strerror or str(error)).lower()}{where}", err=True)
+        sys.exit(1)

@@ -8,6 +8,7 @@ import click
 
 from kvideo.cli.options import (
     batch_size_option,
+    decoder_option,
     json_option,
     precision_option,
     print_json,
@@ -29,6 +30,7 @@ from kvideo.cli.options import (
 @precision_option
 @batch_size_option
 @workers_option
+@decoder_option
 @json_option
 def evaluate(
     model: str,
@@ -42,6 +44,7 @@ def evaluate(
     precision: str,
     batch_size: int,
     workers: int | None,
+    decoder: str,
     as_json: bool,
 ) -> None:
     """Test MODEL, a .keras file or a run's folder, on DATA.
@@ -69,6 +72,7 @@ def evaluate(
         precision=precision,
         batch_size=batch_size,
         workers=workers,
+        decoder=decoder,
         quarantine=quarantine,
         out=folder,
     )

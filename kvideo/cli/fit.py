@@ -65,6 +65,7 @@ from kvideo.cli.options import KEY_VALUE, SIZE, json_option, print_json
 @click.option("--workers", type=int, help="Decoding threads.  [default: one a processor]")
 @click.option("--strict", is_flag=True, default=None, help="Stop at the first video that fails.")
 @click.option("--quarantine", metavar="FILE", help="Leave out what `kvideo check` found bad.")
+@click.option("--decoder", help="A video decoder's name.  [default: pyav]")
 @click.option("--val-clips", type=int, help="Clips a video in validation.  [default: 2]")
 @click.option("--checkpoint-minutes", type=float, help="Inside an epoch.  [default: 10]")
 @json_option

@@ -31,6 +31,10 @@ workers_option = click.option(
     "--workers", type=click.IntRange(1), help="Decoding threads.  [default: one a processor]"
 )
 
+decoder_option = click.option(
+    "--decoder", default="pyav", show_default=True, help="`kvideo models --decoders` lists them."
+)
+
 
 def views_options(command: Any) -> Any:
     """Adds --clips and --crops."""

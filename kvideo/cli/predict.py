@@ -9,6 +9,7 @@ import click
 
 from kvideo.cli.options import (
     batch_size_option,
+    decoder_option,
     json_option,
     precision_option,
     print_json,
@@ -26,7 +27,9 @@ _BAR = 30
 @click.argument("model")
 @click.argument("files", nargs=-1, required=True)
 @views_options
-@click.option("--top", default=3, show_default=True, help="How many labels to show.")
+@click.option(
+    "--top", default=3, show_default=True, type=click.IntRange(1), help="How many labels to show."
+)
 @click.option("--timeline", is_flag=True, help="Show the probability over time as well.")
 @click.option(
     "--step", type=float, metavar="SECONDS", help="Of the timeline.  [default: half a clip]"
@@ -34,6 +37,7 @@ _BAR = 30
 @precision_option
 @batch_size_option
 @workers_option
+@decoder_option
 @json_option
 def predict(
     model: str,
@@ -46,9 +50,10 @@ def predict(
     precision: str,
     batch_size: int,
     workers: int | None,
+    decoder: str,
     as_json: bool,
 ) -> None:
-    """Label video FILES with MODEL, a .keras file or a run's folder.
+    """Label video FILES, or all videos of folders, with MODEL, a .keras file or a run's folder.
 
     Exit status 1 if a file could not be read; the others are labelled all the same.
     """
@@ -68,10 +73,11 @@ def predict(
         list(files),
         num_clips=num_clips,
         num_crops=num_crops,
-        timeline=(step or True) if timeline else False,
+        timeline=(True if step is None else step) if timeline else False,
         precision=precision,
         batch_size=batch_size,
         workers=workers,
+        decoder=decoder,
     )
     failed = [prediction for prediction in predictions if prediction.error]
     if as_json:

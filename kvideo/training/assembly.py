@@ -58,7 +58,7 @@ def assemble(
         if experiment.freeze:
             say(f"{freeze_up_to(model, experiment.freeze)} layers are frozen.")
         optimizer = make_optimizer(experiment, model)
-    reader = clip_reader(info.clip_spec)
+    reader = clip_reader(info.clip_spec, experiment.decoder)
     workers = experiment.workers or default_workers()
     mirror = mirror_clips(experiment, videos)
     clips = TrainingClips(

@@ -18,6 +18,7 @@ from kvideo.data.records import mirrored_classes
 from kvideo.data.sampling import Augmentation
 from kvideo.errors import DataError, UsageError
 from kvideo.files import make_folder, write_text_atomic
+from kvideo.registry import MODELS, find
 
 if TYPE_CHECKING:
     from kvideo.training.loop import LoopState
@@ -69,6 +70,7 @@ class Experiment:
         workers: decoding threads; None: as many as processors.
         strict: stop at the first video that fails, instead of replacing it.
         quarantine: a file of `kvideo check --quarantine`, whose videos are left out.
+        decoder: the name of a `kvideo.decoders` entry point.
         val_clips: clips of each video for the validation after each epoch.
         checkpoint_minutes: how often to write a checkpoint inside an epoch.
 
@@ -111,6 +113,7 @@ class Experiment:
     workers: int | None = None
     strict: bool = False
     quarantine: str | None = None
+    decoder: str = "pyav"
     val_clips: int = 2
     checkpoint_minutes: float = 10.0
 
@@ -239,6 +242,8 @@ def run(
         KVideoError: any other work that could not be done.
     """
     say = _silent if quiet else _to_stderr
+    if experiment.model is not None:
+        find(MODELS, experiment.model)  # an unknown name is told before anything is read
     videos, validation = _read_videos(experiment, say)
     from kvideo.training.assembly import assemble
 
@@ -300,19 +305,24 @@ def _read_videos(
     parts = find_splits(experiment.data)
     split = experiment.split or ("train" if "train" in parts else None)
     videos = read_data(experiment.data, root=experiment.root, split=split)
+    notes = [*videos.notes]
     if experiment.val is not None:
         names = videos.class_names
         validation = read_data(experiment.val, root=experiment.root, class_names=names)
+        notes += validation.notes
     else:
         validation = None
         if experiment.split is None and "val" in parts:
             validation = read_data(
                 experiment.data, root=experiment.root, split="val", class_names=videos.class_names
             )
+            notes += validation.notes
         elif experiment.val_fraction:
             videos, validation = split_validation(
                 videos, experiment.val_fraction, seed=experiment.seed
             )
+    for note in dict.fromkeys(notes):
+        say(f"Note: {note}")
     if experiment.quarantine:
         from kvideo.data.check import read_quarantine
 
