@@ -14,6 +14,7 @@ NO_TENSORFLOW = [
     "__init__", "errors", "clip_spec", "registry", "files", "text", "progress", "metrics",
     "results", "scores", "plots", "report", "report_tables", "report_text",
     "data.annotations", "data.records", "data.formats",
+    "data.entries", "data.matching", "data.parts", "data.tables", "data.textures", "data.packets",
     "data.listing", "data.class_names", "data.splits", "data.decode", "data.frames",
     "data.picture", "data.containers", "data.sampling", "data.loading", "data.demo", "data.check",
     "weights.torch_reader",

@@ -93,11 +93,9 @@ def read_data(
     videos = reader.read(split)
     if multi_label is not None:
         videos = dataclasses.replace(videos, multi_label=multi_label)
-    pair = mirrored_classes(videos.class_names)
-    if pair is None:
+    if mirrored_classes(videos.class_names) is None:
         return videos
-    note = f"{pair[0]!r} and {pair[1]!r} mirror each other, so training does not flip pictures."
-    return dataclasses.replace(videos, flip_safe=False, notes=(*videos.notes, note))
+    return dataclasses.replace(videos, flip_safe=False)
 
 
 def find_splits(

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from kvideo.errors import DataError
+from kvideo.text import enumerate_words
 
 # Files beside an annotation file that may hold the class names, in order of preference.
 CLASS_FILES = ("classes.txt", "class_names.txt", "classind.txt", "label_map.txt", "labels.txt")
@@ -62,7 +63,8 @@ class ClassNames:
             return f"there is no class {label}; {self.source} {has}."
         near = difflib.get_close_matches(label, self.names, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        return f"there is no class {label!r} in {self.source} ({len(self.names)} classes).{hint}"
+        names = enumerate_words(self.names)
+        return f"there is no class {label!r} in {self.source} ({names}).{hint}"
 
     @functools.cached_property
     def _by_name(self) -> dict[str, int]:
@@ -158,7 +160,7 @@ def infer_class_names(labels: Iterable[str], source: str) -> ClassNames:
 
 
 def given_class_names(
-    class_names: Sequence[str], source: str = "the classes asked for"
+    class_names: Sequence[str], source: str = "the expected classes"
 ) -> ClassNames:
     """Class names from a model or from the user; labels may be these names or indices.
 
