@@ -217,7 +217,7 @@ def _videos_of(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
     from kvideo.data.listing import Folders
 
     found: list[str] = []
-    for path in map(os.fspath, paths):
+    for path in (os.fspath(each) for each in paths):
         inside = Folders().videos(path) if os.path.isdir(path) else [path]
         if not inside:
             raise DataError(f"there is no video in the folder {path}.")
