@@ -477,7 +477,7 @@ def write_with_cover(path, video):
     with av.open(str(path), "w") as output:
         cover = output.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = 64, 64, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = av.stream.Disposition.attached_pic.value
         streams = [output.add_stream("libx264", rate=25)] if video else []
         for stream in streams:
             stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
