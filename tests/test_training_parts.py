@@ -166,7 +166,13 @@ def test_weight_decay_spares_norms_and_biases(small: keras.Model, name: str) -> 
         ({"optimizer": "adam"}, "adamw, sgd"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
         ({"val_fraction": 1.0}, "val_fraction must be 0 to below 1"),
-        ({"jitter": 2.0}, "brightness must be"),
+        ({"jitter": 2.0}, "jitter must be 0 to below 1"),
+        ({"seed": -1}, "seed must be 0 to"),
+        ({"seed": 2**32}, "seed must be 0 to"),
+        ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
+        ({"warmup_epochs": -1.0}, "warmup_epochs must be at least 0"),
+        ({"early_stopping": 0}, "early_stopping must be at least 1"),
+        ({"checkpoint_minutes": 0.0}, "checkpoint_minutes must be above 0"),
         ({"model": None}, "name a model"),
         ({"crop": "middle"}, "crop must be one of"),
     ],
@@ -187,5 +193,14 @@ def test_an_experiment_survives_its_file(tmp_path) -> None:
     (tmp_path / "experiment.json").write_text('{"kvideo_version": "9", "data": "x", "new": 1}')
     with pytest.raises(UsageError, match="kvideo 9 .* does not know: new"):
         Experiment.from_folder(tmp_path)
+    for text, message in (
+        ("[1]", "cannot be read"),
+        ("{", "cannot be read"),
+        ('{"model": "c3d"}', "damaged: .*data"),
+        ('{"data": "x", "model": "c3d", "epochs": "many"}', "damaged"),
+    ):
+        (tmp_path / "experiment.json").write_text(text)
+        with pytest.raises(UsageError, match=message):
+            Experiment.from_folder(tmp_path)
     with pytest.raises(UsageError, match="not a run's folder"):
         Experiment.from_folder(tmp_path / "nowhere")

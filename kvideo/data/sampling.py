@@ -55,7 +55,7 @@ class Augmentation:
             raise UsageError(f"crop must be one of {CROPS}, not {self.crop!r}.")
         if not 0 < self.min_area <= 1:
             raise UsageError(f"min_area must be above 0 and at most 1, not {self.min_area}.")
-        if self.max_aspect < 1:
+        if not 1 <= self.max_aspect < math.inf:
             raise UsageError(f"max_aspect must be at least 1, not {self.max_aspect}.")
         for name in ("brightness", "contrast", "saturation"):
             if not 0 <= getattr(self, name) < 1:

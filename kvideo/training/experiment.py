@@ -138,9 +138,16 @@ class Experiment:
         _check(
             "label_smoothing", 0 <= self.label_smoothing < 1, self.label_smoothing, "0 to below 1"
         )
-        for name in ("learning_rate", "clip_norm"):
+        for name in ("learning_rate", "clip_norm", "checkpoint_minutes"):
             value = getattr(self, name)
             _check(name, value is None or value > 0, value, "above 0")
+        for name in ("weight_decay", "warmup_epochs"):
+            value = getattr(self, name)
+            _check(name, value is None or value >= 0, value, "at least 0")
+        _check("seed", 0 <= self.seed < 2**32, self.seed, "0 to 4294967295")
+        _check("jitter", 0 <= self.jitter < 1, self.jitter, "0 to below 1")
+        if self.early_stopping is not None:
+            _check("early_stopping", self.early_stopping >= 1, self.early_stopping, "at least 1")
         self.augmentation(flip=False)  # checks its own ranges
 
     def augmentation(self, flip: bool) -> Augmentation:
@@ -167,10 +174,10 @@ class Experiment:
         """
         path = Path(folder) / EXPERIMENT
         try:
-            values = json.loads(path.read_text())
+            values = dict(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise UsageError(f"{folder} is not a run's folder: it has no {EXPERIMENT}.") from None
-        except (OSError, json.JSONDecodeError) as cause:
+        except (OSError, TypeError, ValueError) as cause:
             raise UsageError(f"{path} cannot be read: {cause}") from cause
         version = values.pop("kvideo_version", "?")
         known = {field.name for field in dataclasses.fields(cls)}
@@ -179,7 +186,10 @@ class Experiment:
                 f"{path} was written by kvideo {version} and has a setting that this version "
                 f"({__version__}) does not know: {unknown[0]}."
             )
-        return cls(**{**values, "out": str(folder)})
+        try:
+            return cls(**{**values, "out": str(folder)})
+        except TypeError as cause:  # a setting is missing, or is a word instead of a number
+            raise UsageError(f"{path} is damaged: {cause}.") from cause
 
 
 @dataclasses.dataclass(frozen=True)
