@@ -16,6 +16,7 @@ from video_files import number_in, picture, write
 
 from kvideo.data.decode import open_video
 from kvideo.data.frames import FrameSource
+from kvideo.data.packets import Run
 from kvideo.errors import DecodeError, UsageError
 
 CLIPS = Path(os.environ.get("KVIDEO_TEST_DATA", ROOT.parent / "shared"), "data", "clips")
@@ -264,6 +265,45 @@ def test_edit_list_hides_the_beginning(tmp_path):
         times, sums = hashes(reader)
     assert times == pytest.approx(np.arange(60) / 25)
     assert_random_access(path, times, sums)
+
+
+def test_gaps_that_avi_fills_with_empty_packets(tmp_path):
+    path = write(
+        tmp_path / "gaps.avi",
+        "mpeg4",
+        frames=40,
+        options={"qmax": "4", "g": "12"},
+        stamps=[number if number < 20 else number + 7 for number in range(40)],
+        time_base="1/25",
+    )
+    with open_video(path) as reader:
+        assert [number_in(image) for _, image in reader.frames()] == list(range(40))
+        assert [number_in(image) for image in reader.read([0.8, 1.0, 1.08, 5])] == [19, 19, 20, 39]
+
+
+def test_recording_without_duration_or_index(tmp_path):
+    options = {"x264-params": X264}
+    live = {"live": "1"}
+    path = write(tmp_path / "live.mkv", options=options, container_options=live)
+    with open_video(path) as reader:
+        assert reader.info.duration == pytest.approx(2.4)
+        assert [number_in(image) for image in reader.read([2.0, 1.0, 9.0])] == [50, 25, 59]
+
+
+@pytest.mark.parametrize("name", ["long.mp4", "long.mkv", "long.ts"])
+def test_far_frames_are_reached_by_seeking(tmp_path, monkeypatch, name):
+    decoded = []
+    decode = Run._decode
+    path = write(tmp_path / name, frames=400, options={"x264-params": X264})
+    monkeypatch.setattr(
+        Run, "_decode", lambda run, packet: decoded.append(0) or decode(run, packet)
+    )
+    for seconds in ([15.9], [8.0, 8.1], [99.0], [2.0, 12.0]):
+        with open_video(path) as reader:
+            decoded.clear()
+            numbers = [number_in(image) for image in reader.read(seconds)]
+        assert numbers == [min(round(25 * time), 399) for time in seconds]
+        assert len(decoded) < 130
 
 
 def test_threads_give_the_same_pictures(tmp_path):
@@ -773,8 +813,6 @@ def write_long(path, size, group, groups):
 @needs_proc
 @pytest.mark.slow
 def test_an_hour_of_full_hd(tmp_path, monkeypatch):
-    from kvideo.data.packets import Run
-
     path = write_long(tmp_path / "hour.mp4", (1920, 1080), group=50, groups=1800)
     packets = []
     pull = Run.pull

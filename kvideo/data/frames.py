@@ -33,6 +33,8 @@ _PROGRESSIVE_OR_UNKNOWN = (0, 1)  # AVFieldOrder
 _INTRA = 1  # AVPictureType
 _REORDERING = 16  # the most frames by which the codecs in use reorder
 _JUMP_SECONDS = 1.0  # stamps that fall by more than this: the clock has been set back
+# Whatever place a search has come across, FFmpeg enters as a keyframe in its index of these.
+_UNRELIABLE_INDEX = frozenset({"mpegts"})
 # Containers without a stamp for each frame (AVI has none, MPEG program streams one per packet):
 # FFmpeg's guesses go wrong where the codec reorders.
 _GUESSING_FORMATS = frozenset({"avi", "mpeg"})
@@ -123,6 +125,7 @@ class FrameSource:
         self._start = run.first_packet
         if not self._sorts and self._start is not None and self._start[1] is not None:
             self._lead = max(0, first.pts - self._start[1])
+        self._indexed = container not in _UNRELIABLE_INDEX
         self._seeks = container in _SEEKABLE_FORMATS and codec.name in _SEEKABLE_CODECS
         self._gap = _BLIND_SEEK_SECONDS.get(container, _BLIND_SEEK_DEFAULT) / self.tick
         progressive = getattr(codec, "field_order", 0) in _PROGRESSIVE_OR_UNKNOWN
@@ -238,7 +241,7 @@ class FrameSource:
         usable = run is not None and run.skipped_to <= limit
         if run is not None and run.held is not None:
             usable = usable and run.held.pts is not None and run.held.pts <= limit
-        key = self._keyframe_before(limit) if self._seeks else None
+        key = self._keyframe_before(limit)
         if usable and run is not None and not self._better(key, run, limit):
             run.begin_read()
             return run
@@ -248,10 +251,14 @@ class FrameSource:
         self._run = found or self._rewind()
         return self._run
 
+    def _index(self) -> Any:
+        """What the container says of its keyframes; empty where that cannot be relied on."""
+        return self.stream.index_entries if self._indexed and self._seeks else ()
+
     def _keyframe_before(self, limit: float) -> int | None:
         """Stamp in the container's index of the last keyframe before `limit`."""
-        index = getattr(self.stream, "index_entries", None)  # PyAV 17
-        if index is None or len(index) == 0:
+        index = self._index()
+        if len(index) == 0:
             return None
         position = index.search_timestamp(math.floor(min(limit, 2.0**62)) - self._lead)
         return index[position].timestamp if position >= 0 else None
@@ -261,8 +268,8 @@ class FrameSource:
         read_to = max(run.read_to, run.stamps[-1] if run.stamps else -math.inf)
         if key is not None and key > read_to:
             return True
-        index = getattr(self.stream, "index_entries", None)
-        known_to = index[-1].timestamp if index else -math.inf
+        index = self._index()
+        known_to = index[-1].timestamp if len(index) else -math.inf
         return self._seeks and limit - max(known_to, read_to) > self._gap
 
     def _seek(self, limit: float, wanted: Sequence[float] | None) -> Run | None:
@@ -271,18 +278,16 @@ class FrameSource:
 
         self._run = None  # what it has read ahead is of no use after a seek
         target = math.floor(min(limit, 2.0**62))
-        for attempt in range(4):
+        for attempt in range(5):
             try:
                 self.container.seek(target, stream=self.stream)
             except FFmpegError:
                 return None
             run = Run(self.container, self.stream, self.jump)
             packet = run.start_at_keyframe()
-            if packet is None:
-                return None
-            if packet.pts <= limit:
+            if packet is not None and packet.pts <= limit:
                 break
-            target = min(target, packet.pts) - 1 - round(attempt / self.tick)
+            target -= round(0.5 * 4**attempt / self.tick)
         else:
             return None
         frame = run.next(wanted)
