@@ -99,6 +99,13 @@ def test_a_class_named_train_is_a_class(tmp_path):
     assert read_data(tmp_path).class_names == ("bus", "test", "train")
 
 
+def test_further_folders_beside_train_and_val(tmp_path):
+    touch(tmp_path, "train/a/1.mp4", "train/b/2.mp4", "val/a/3.mp4", "untrimmed/4.mp4")
+    assert find_splits(tmp_path) == ("train", "val") and len(read_data(tmp_path)) == 2
+    touch(tmp_path / "vehicles", "train/near/1.mp4", "bus/near/2.mp4", "test/3.mp4")
+    assert read_data(tmp_path / "vehicles").class_names == ("bus", "test", "train")
+
+
 def test_class_names_of_a_model_set_the_order(tmp_path):
     touch(tmp_path, "a/1.mp4", "b/2.mp4")
     (tmp_path / "c").mkdir()

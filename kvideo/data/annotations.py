@@ -33,7 +33,7 @@ from kvideo.data.listing import (
     looks_like_video,
 )
 from kvideo.data.matching import find_file, merge, to_indices, ucf101_folders
-from kvideo.data.parts import ALL, choose_part, split_files, with_validation
+from kvideo.data.parts import ALL, choose_part, split_files, split_folders, with_validation
 from kvideo.data.records import VideoRecord, VideoSet, mirrored_classes
 from kvideo.data.splits import split_validation
 from kvideo.errors import DataError, UsageError
@@ -219,19 +219,12 @@ class _Reader:
             entries = parse(self._text(self.path), self.data)
             found = sorted({entry.split for entry in entries if entry.split is not None})
             return with_validation({name: [self.path] for name in found})
-        files, folders = self.folders.entries(self.path)
+        files, _ = self.folders.entries(self.path)
         if lists := split_files(files):
             return {
                 name: [join(self.path, file) for file in members] for name, members in lists.items()
             }
-        folders = [name for name in folders if not name.startswith(".")]
-        named = {split_name(name): [join(self.path, name)] for name in folders}
-        if "train" not in named or not set(named) <= {"train", "val", "test"}:
-            return {}
-        inner_files, inner_folders = self.folders.entries(named["train"][0])
-        if not inner_folders or any(is_video(join(named["train"][0], f)) for f in inner_files):
-            return {}  # "train" is a class, of vehicles perhaps
-        return with_validation(named)
+        return split_folders(self.path, self.folders)
 
     def read(self, split: str | None) -> VideoSet:
         """Read the part asked for."""

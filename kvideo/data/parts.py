@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from kvideo.data.entries import Entry, split_name
 from kvideo.data.formats import HMDB51_FILE, UCF101_FILE
+from kvideo.data.listing import Folders, is_video, join
 from kvideo.errors import UsageError
 
 ALL = "all"
@@ -35,6 +36,30 @@ def split_files(files: Iterable[str]) -> dict[str, list[str]]:
         if numbers and (first := parts.get(f"{side}{min(numbers)}")):
             parts[side] = first
     return dict(sorted(parts.items()))
+
+
+def split_folders(top: str, listing: Folders) -> dict[str, list[str]]:
+    """Parts of a folder with `train` and `val` folders of class folders; empty for any other.
+
+    A class may be called "train", too. So all folders must be parts, or another part must share a
+    class folder with `train`, which holds no videos directly.
+    """
+    named: dict[str, list[str]] = {}
+    inner: dict[str, set[str]] = {}
+    others = False
+    for name in listing.entries(top)[1]:
+        part, path = split_name(name), join(top, name)
+        if part in ("train", "val", "test"):
+            files, folders = listing.entries(path)
+            if part == "train" and any(is_video(join(path, file)) for file in files):
+                return {}
+            named.setdefault(part, []).append(path)
+            inner.setdefault(part, set()).update(folders)
+        elif not name.startswith("."):
+            others = True
+    classes = inner.pop("train", set())
+    shared = any(classes & folders for folders in inner.values())
+    return with_validation(named) if classes and (shared or not others) else {}
 
 
 def with_validation(parts: dict[str, list[str]]) -> dict[str, list[str]]:

@@ -1,0 +1,335 @@
+"""The demo data: only the order of the frames tells the class; files appear whole or not at all."""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+
+import av
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from kvideo.data import demo
+from kvideo.data.annotations import find_splits, read_data
+from kvideo.data.demo import SETTINGS, demo_data, demo_folder
+from kvideo.data.textures import DIRECTIONS, DemoSettings, Texture, make_orbit
+from kvideo.errors import DataError, UsageError
+
+SMALL = dataclasses.replace(
+    SETTINGS, train=2, val=1, untrimmed=(1, 1), untrimmed_seconds=(6.0, 7.0)
+)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(demo, "SETTINGS", SMALL)
+    return SMALL
+
+
+def gray(path):
+    """All frames of a file, (T, H, W) uint8."""
+    with av.open(path) as container:
+        return np.stack([f.to_ndarray(format="gray") for f in container.decode(video=0)])
+
+
+# ------------------------------------------------------------------------- what is written
+
+
+def test_layout_and_records(small, tmp_path):
+    train, val = (demo_data(split, folder=tmp_path) for split in ("train", "val"))
+    assert train.class_names == val.class_names == tuple(sorted(DIRECTIONS))
+    assert train.class_counts().tolist() == [2] * 6 and val.class_counts().tolist() == [1] * 6
+    assert not train.flip_safe and not train.multi_label
+    for record in train.records + val.records:
+        assert os.path.isabs(record.path)
+        assert os.path.basename(os.path.dirname(record.path)) == train.class_names[record.labels[0]]
+    # A texture is a group, which all classes share.
+    assert {r.group for r in train.records} == {"train/000", "train/001"}
+    top = demo_folder(tmp_path)
+    assert sorted(p.name for p in top.iterdir()) == ["demo.json", "train", "untrimmed", "val"]
+    as_folder = read_data(top)
+    assert len(as_folder) == 12 and not as_folder.flip_safe
+    with av.open(train.records[0].path) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.width, stream.height) == ("h264", 96, 96)
+        assert float(stream.average_rate) == SMALL.frame_rate
+        assert stream.frames == SMALL.num_frames == 43
+
+
+def test_untrimmed_videos_and_their_annotations(small, tmp_path):
+    videos = demo_data("untrimmed", folder=tmp_path)
+    top = demo_folder(tmp_path) / "untrimmed"
+    document = json.loads((top / "annotations.json").read_text())
+    assert set(document) == {"version", "taxonomy", "database"}
+    assert {v["subset"] for v in document["database"].values()} == {"training", "validation"}
+    found = []
+    for name, video in document["database"].items():
+        with av.open(str(top / f"{name}.mp4")) as container:
+            stream = container.streams.video[0]
+            assert float(stream.duration * stream.time_base) == pytest.approx(video["duration"])
+        end = 0.0
+        for annotation in video["annotations"]:
+            start, stop = annotation["segment"]
+            assert end < start < stop < video["duration"]  # background before and after
+            end = stop
+            found.append((f"{name}.mp4", start, stop, annotation["label"]))
+    records = [
+        (os.path.basename(r.path), r.start, r.end, videos.class_names[r.labels[0]])
+        for r in videos.records
+    ]
+    assert [r[0::3] for r in records] == [f[0::3] for f in found] and found
+    assert np.allclose([r[1:3] for r in records], [f[1:3] for f in found], atol=1e-4)
+    with open(top / "segments.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(found)
+    assert len(read_data(top / "segments.csv", split="all")) == len(found)
+
+
+def test_untrimmed_segments_move_as_labelled(small, tmp_path):
+    videos = demo_data("untrimmed", folder=tmp_path)
+    for record in videos.records:
+        first, last = (round(t * SMALL.frame_rate) for t in (record.start, record.end))
+        assert_moves(gray(record.path)[first:last], videos.class_names[record.labels[0]])
+    frames = gray(videos.records[0].path)
+    first = round(videos.records[0].start * SMALL.frame_rate)
+    velocity, coherence = motion(frames[:first])
+    assert coherence < 0.3 or np.hypot(*velocity) < 0.2  # boiling, or still
+
+
+def motion(frames):
+    """Velocity (right, up) in pixels a frame by least squares, and how well it explains change."""
+    frames = frames.astype(np.float32)
+    middle = (frames[1:] + frames[:-1]) / 2
+    change = np.diff(frames, axis=0)
+    gradients = np.stack([np.gradient(middle, axis=2), -np.gradient(middle, axis=1)])
+    gradients = gradients.reshape(2, -1)
+    velocity = -np.linalg.solve(gradients @ gradients.T, gradients @ change.ravel())
+    explained = velocity @ gradients
+    return velocity, 1 - np.var(change.ravel() + explained) / max(np.var(change), 1e-9)
+
+
+def assert_moves(frames, name):
+    velocity, _ = motion(frames)
+    angle = math.radians(DIRECTIONS[name])
+    along = velocity @ [math.cos(angle), math.sin(angle)]
+    assert along > 0.95 * np.hypot(*velocity), name
+    low, high = SETTINGS.step
+    assert 0.7 * low < along < 1.2 * high, name
+
+
+def test_directions_are_as_named(small, tmp_path):
+    videos = demo_data("train", folder=tmp_path)
+    for record in videos.records:
+        assert_moves(gray(record.path), videos.class_names[record.labels[0]])
+
+
+@pytest.mark.parametrize("orbit", [(1, 6), (6, 1), (4, 5), (2, 3)])
+def test_a_walk_in_any_direction_comes_past_every_place_once(orbit):
+    settings = DemoSettings(orbit=orbit, size=16, waves=2)
+    texture = Texture(settings, np.random.default_rng(1))
+    count = settings.num_frames
+    for degrees in DIRECTIONS.values():
+        order = texture.order(degrees)
+        assert sorted(order) == list(range(count)) and order[0] == 0
+        walk = texture.phases + np.arange(count)[:, None] * texture.drift(degrees)
+        assert np.allclose(np.exp(1j * walk), np.exp(1j * texture.places()[order]))
+
+
+def test_periodic_waves_fit_the_coarser_lattice():
+    orbit = make_orbit(1, 6, (3.2, 9.0))
+    right, up_right = np.array([1, 0]), np.array([0.5, -math.sqrt(3) / 2])
+    turns = (right + 6 * up_right) @ orbit.vectors / (2 * np.pi)
+    assert np.allclose(turns, np.rint(turns)) and orbit.vectors.shape == (2, 6)
+
+
+# ------------------------------------------------------------ only the order tells the class
+
+
+def test_six_videos_of_a_texture_hold_the_same_pictures(small, tmp_path):
+    videos = demo_data("train", folder=tmp_path)
+    for group in ("train/000", "train/001"):
+        paths = [r.path for r in videos.records if r.group == group]
+        pictures = [gray(path) for path in paths]
+        digests = [[hashlib.sha256(frame).digest() for frame in video] for video in pictures]
+        assert len({tuple(sorted(d)) for d in digests}) == 1  # the same set
+        assert len(set(digests[0])) == SMALL.num_frames  # each picture once
+        assert len({tuple(d) for d in digests}) == 6  # in six orders
+        assert len({d[0] for d in digests}) == 1  # from the same one on
+        assert len({os.path.getsize(path) for path in paths}) == 1  # nor does the size tell
+
+
+def orientations(frames):
+    """Histogram of gradient orientations of each frame, (T, 12)."""
+    dy, dx = np.gradient(frames.astype(np.float32), axis=(1, 2))
+    bins = (np.arctan2(dy, dx) % np.pi / np.pi * 12).astype(int) % 12
+    size = np.hypot(dx, dy)
+    counts = np.stack([np.sum(size * (bins == b), axis=(1, 2)) for b in range(12)], axis=1)
+    return counts / counts.sum(axis=1, keepdims=True)
+
+
+def features(frames):
+    """What a classifier may look at: one frame, the unordered set of frames, or the motion."""
+    coarse = frames.reshape(len(frames), 24, 4, 24, 4).mean(axis=(2, 4))
+    histograms = orientations(frames[:, ::2, ::2])
+    found = {f"pixels of frame {n}": coarse[n].ravel() for n in (0, 1, 14, 42)}
+    found |= {f"orientations in frame {n}": histograms[n] for n in (1, 14, 42)}
+    ordered = np.sort(coarse, axis=0)
+    found |= {
+        "set: mean and deviation of every pixel": np.stack([coarse.mean(0), coarse.std(0)]),
+        "set: sorted values of every pixel": ordered[::6, ::3, ::3],
+        "set: mean orientations": histograms.mean(axis=0),
+        "set: orientations in the mean": orientations(coarse.mean(axis=0)[None]),
+        "motion": motion(frames[:, 32:64, 32:64])[0],
+    }
+    return {name: np.ravel(value) for name, value in found.items()}
+
+
+def right_answers(train, train_labels, val, val_labels):
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
+    return int(np.sum(classifier.fit(train, train_labels).predict(val) == val_labels))
+
+
+def binomial_bound(count, chance=1 / 6, tail=1e-3):
+    """Fewest right answers that guessing reaches with a probability below `tail`."""
+    mass = [math.comb(count, k) * chance**k * (1 - chance) ** (count - k) for k in range(count + 1)]
+    return next(k for k in range(count + 1) if sum(mass[k:]) < tail)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_linear_classifiers_without_the_order_are_at_chance(seed, tmp_path):
+    sets = [demo_data(split, folder=tmp_path, seed=seed) for split in ("train", "val")]
+    labels = [videos.labels_array() for videos in sets]
+    rows = [[features(gray(r.path)) for r in videos.records] for videos in sets]
+    assert len(labels[1]) == 72
+    bound = binomial_bound(len(labels[1]))  # 24 of 72, where 12 are right on average
+    for name in rows[0][0]:
+        train, val = (np.stack([row[name] for row in part]) for part in rows)
+        right = right_answers(train, labels[0], val, labels[1])
+        if name == "motion":
+            assert right >= 0.95 * len(labels[1])
+        else:
+            assert right < bound, f"{name}: {right} of {len(labels[1])}"
+            if name.startswith("set"):  # the six videos of a texture cannot be told apart at all
+                assert abs(right - 12) <= 1, name
+
+    # So that the above can fail: a faint stain, of 10 grey levels, in a place that tells the class.
+    train, val = (np.stack([row["pixels of frame 14"] for row in part]) for part in rows)
+    for part, numbers in ((train, labels[0]), (val, labels[1])):
+        for label in range(6):
+            part[numbers == label, 96 * label : 96 * label + 96] += 10
+    assert right_answers(train, labels[0], val, labels[1]) >= bound
+
+    size = sum(p.stat().st_size for p in demo_folder(tmp_path, seed=seed).rglob("*"))
+    assert size < 15e6
+
+
+# ------------------------------------------------------------------------------ safety
+
+
+def test_the_same_seed_gives_the_same_files(small, tmp_path):
+    first, second = demo_folder(tmp_path / "a"), demo_folder(tmp_path / "b")
+    other = demo_folder(tmp_path / "a", seed=1)
+    assert first.name != other.name
+    names = [p.relative_to(first) for p in sorted(first.rglob("*")) if p.is_file()]
+    assert len(names) == 18 + 2 + 2 + 1
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+        if name.suffix == ".mp4":
+            assert (first / name).read_bytes() != (other / name).read_bytes()
+
+
+def test_written_once_and_mended_if_damaged(small, tmp_path):
+    top = demo_folder(tmp_path)
+    stamp = (top / "demo.json").stat().st_mtime_ns
+    assert demo_folder(tmp_path) == top and (top / "demo.json").stat().st_mtime_ns == stamp
+    victim = top / "val/left/000.mp4"
+    data = victim.read_bytes()
+    victim.write_bytes(data[:100])
+    assert demo_folder(tmp_path) == top and victim.read_bytes() == data
+    assert os.listdir(top.parent) == [top.name]
+
+
+def test_an_interrupted_write_leaves_nothing(small, tmp_path, monkeypatch):
+    encode, calls = demo._encode, []
+
+    def interrupted(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return encode(*arguments, **options)
+
+    monkeypatch.setattr(demo, "_encode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        demo_folder(tmp_path)
+    assert os.listdir(tmp_path / "demo") == []
+    monkeypatch.setattr(demo, "_encode", encode)
+    assert len(demo_data("train", folder=tmp_path)) == 12
+
+
+PROCESS = """
+import dataclasses, os, sys
+from kvideo.data import demo
+demo.SETTINGS = dataclasses.replace(demo.SETTINGS, train=2, val=1, untrimmed=(1, 1),
+                                    untrimmed_seconds=(6.0, 7.0))
+if sys.argv[2] == "die":
+    demo._write_segments = lambda *arguments: os._exit(9)
+print(len(demo.demo_data("train", folder=sys.argv[1])))
+"""
+
+
+@pytest.mark.slow
+def test_processes_at_the_same_time_and_one_that_is_killed(tmp_path):
+    command = [sys.executable, "-c", PROCESS, str(tmp_path)]
+    assert subprocess.run([*command, "die"], check=False).returncode == 9
+    assert [name[:5] for name in os.listdir(tmp_path / "demo")] == [".tmp-"]
+    running = [subprocess.Popen([*command, "live"], stdout=subprocess.PIPE) for _ in range(3)]
+    assert [p.communicate()[0].strip() for p in running] == [b"12"] * 3
+    assert [p.returncode for p in running] == [0, 0, 0]
+    left = sorted(os.listdir(tmp_path / "demo"))
+    assert len(left) == 2 and left[0].startswith(".tmp-")  # younger than six hours
+    os.utime(tmp_path / "demo" / left[0], (0, 0))  # an old one is removed at the next write
+    (tmp_path / "demo" / left[1] / "demo.json").unlink()
+    subprocess.run([*command, "live"], check=True)
+    assert os.listdir(tmp_path / "demo") == left[1:]
+
+
+def test_a_folder_that_cannot_be_written(small, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot write the demo data to .*KVIDEO_CACHE"):
+        demo_folder(tmp_path / "file")
+
+
+def test_where_it_is_kept(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("KVIDEO_CACHE", str(tmp_path / "cache"))
+    assert demo_folder().parent == tmp_path / "cache/demo"
+    monkeypatch.delenv("KVIDEO_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert demo_folder().parent == tmp_path / "home/.cache/kvideo/demo"
+
+
+def test_demo_as_data(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("KVIDEO_CACHE", str(tmp_path))
+    assert find_splits("demo") == ("train", "val")
+    assert [len(read_data("demo", split=s)) for s in (None, "train", "val", "all")] == [
+        12,
+        12,
+        6,
+        18,
+    ]
+    reverse = tuple(reversed(sorted(DIRECTIONS)))
+    videos = read_data("demo", class_names=reverse)
+    assert videos.class_names == reverse
+    assert videos.labels_array().tolist() == [5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0]
+    with pytest.raises(DataError, match="no class 'down_left'"):
+        read_data("demo", class_names=("left", "right"))
+    with pytest.raises(UsageError, match="no part 'test'"):
+        read_data("demo", split="test")
+    with pytest.raises(UsageError, match="no variant 'still'"):
+        demo_data("train", variant="still")
