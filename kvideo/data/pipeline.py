@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -103,7 +104,8 @@ def clip_dataset(
     `seed`. Cardinality is the number of batches; a last batch that is not full is kept.
 
     Args:
-        data: anything that `kvideo.data.read_data` takes, or a `VideoSet`.
+        data: anything that `kvideo.data.read_data` takes, or a `VideoSet`; videos without a label
+            are left out.
         spec: what a clip is.
         batch_size: clips in a batch.
         augmentation: random changes; by default the usual ones, without mirroring where the data
@@ -123,6 +125,7 @@ def clip_dataset(
     labelled = tuple(record for record in videos.records if record.labels)
     if not labelled:
         raise DataError(f"{videos.source or 'the data set'} has no labelled videos.")
+    videos = dataclasses.replace(videos, records=labelled)
     if augmentation is None:
         augmentation = Augmentation(flip=videos.flip_safe)
     clips = TrainingClips(

@@ -1,0 +1,423 @@
+"""From records to batches: shapes, order, repetition, failures, views, timelines, memory."""
+
+import itertools
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import drifting, write_video
+
+from kvideo.clip_spec import ClipSpec, Views
+from kvideo.data.annotations import VideoRecord, VideoSet, read_data
+from kvideo.data.decode import open_video
+from kvideo.data.loading import (
+    GREY,
+    ClipReader,
+    Failures,
+    TrainingClips,
+    epoch_order,
+    iterate_views,
+    ordered_map,
+)
+from kvideo.data.pipeline import batches, class_counts, clip_dataset, clip_reader
+from kvideo.data.sampling import Augmentation, view_windows
+from kvideo.errors import DataError, DecodeError, UnknownNameError
+
+SPEC = ClipSpec(4, 10.0, (16, 16))
+PLAIN = Augmentation(crop="center", flip=False, brightness=0, contrast=0, saturation=0)
+
+
+@pytest.fixture
+def videos(tiny_videos: Path) -> VideoSet:
+    return read_data(tiny_videos)
+
+
+def training_clips(videos: VideoSet, spec: ClipSpec = SPEC, **options) -> TrainingClips:
+    augmentation = options.pop("augmentation", Augmentation(flip=False))
+    return TrainingClips(videos, clip_reader(spec), augmentation, **options)
+
+
+def pixels(dataset: tf.data.Dataset) -> np.ndarray:
+    return np.concatenate([clips.numpy() for clips, _ in dataset])
+
+
+def labels_of(dataset: tf.data.Dataset) -> np.ndarray:
+    return np.concatenate([labels.numpy() for _, labels in dataset])
+
+
+def decoding_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("kvideo-decode")]
+
+
+def wait_until(condition, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+# -- batches ---------------------------------------------------------------------------------------
+
+
+def test_batches_have_their_shapes_and_every_video_once(videos) -> None:
+    dataset = batches(training_clips(videos), 4)
+    clips_spec, labels_spec = dataset.element_spec
+    assert clips_spec.shape == (4, *SPEC.shape) and clips_spec.dtype == tf.uint8
+    assert labels_spec.shape == (4,) and labels_spec.dtype == tf.int32
+    assert int(dataset.cardinality()) == 3
+    np.testing.assert_array_equal(np.bincount(labels_of(dataset)), [6, 6])
+    assert len(set(map(bytes, pixels(dataset)))) == 12
+
+
+def test_the_last_batch_is_kept_or_left_out(videos) -> None:
+    sizes = {}
+    for drop in (True, False):
+        dataset = batches(training_clips(videos), 5, drop_remainder=drop)
+        assert int(dataset.cardinality()) == len(list(dataset))
+        sizes[drop] = [len(clips) for clips, _ in dataset]
+    assert sizes == {True: [5, 5], False: [5, 5, 2]}
+
+
+def test_labels_belong_to_their_clips(videos) -> None:
+    """The textures of class "left" move left: every clip's motion tells its label."""
+    for clips, labels in batches(training_clips(videos, augmentation=PLAIN), 4):
+        for clip, label in zip(clips.numpy().astype(float), labels.numpy(), strict=True):
+            errors = [
+                np.abs(np.roll(clip[0], shift, axis=1)[:, 3:-3] - clip[1][:, 3:-3]).mean()
+                for shift in (-1, 1)
+            ]
+            assert int(np.argmin(errors)) == label
+
+
+def test_multi_label_sets_give_rows_of_zeros_and_ones(videos) -> None:
+    records = tuple(
+        VideoRecord(record.path, (0, 2) if index % 2 else (1,))
+        for index, record in enumerate(videos.records)
+    )
+    several = VideoSet(records, ("a", "b", "c"), multi_label=True)
+    labels = labels_of(batches(training_clips(several), 4))
+    assert labels.dtype == np.float32 and labels.shape == (12, 3)
+    np.testing.assert_array_equal(labels.sum(axis=0), [6, 6, 6])
+    assert {tuple(row) for row in labels} == {(1, 0, 1), (0, 1, 0)}
+    np.testing.assert_array_equal(class_counts(several), [6, 6, 6])
+
+
+def test_the_number_of_workers_changes_nothing(videos) -> None:
+    results = [
+        batches(training_clips(videos, augmentation=Augmentation(), seed=3, workers=workers), 4)
+        for workers in (1, 2, 5)
+    ]
+    first = pixels(results[0])
+    for other in results[1:]:
+        np.testing.assert_array_equal(pixels(other), first)
+        np.testing.assert_array_equal(labels_of(other), labels_of(results[0]))
+    np.testing.assert_array_equal(pixels(results[0]), first)  # iterated once more
+
+
+def test_another_epoch_or_seed_gives_other_clips_in_another_order(videos) -> None:
+    one, two = (batches(training_clips(videos), 4, epoch=epoch) for epoch in (0, 1))
+    other = batches(training_clips(videos, seed=1), 4)
+    seen = [pixels(dataset) for dataset in (one, two, other)]
+    for a, b in itertools.combinations(seen, 2):
+        assert not np.array_equal(a, b)
+        # Not only the order: the clips of an epoch are other parts of the videos.
+        assert len(set(map(bytes, a)) & set(map(bytes, b))) < 3
+    np.testing.assert_array_equal(np.sort(epoch_order(9, 0, 1)), np.arange(9))
+    assert not np.array_equal(epoch_order(9, 0, 1), epoch_order(9, 0, 2))
+
+
+def test_resuming_inside_an_epoch_gives_its_tail(videos) -> None:
+    def make(first: int) -> tf.data.Dataset:
+        clips = training_clips(videos, augmentation=Augmentation(), seed=5)
+        return batches(clips, 4, epoch=2, first_batch=first)
+
+    whole = pixels(make(0))
+    for first in (1, 2):
+        assert int(make(first).cardinality()) == 3 - first
+        np.testing.assert_array_equal(pixels(make(first)), whole[4 * first :])
+
+
+def test_one_change_for_all_frames_of_a_clip(tmp_path: Path) -> None:
+    """On real pixels: the frames of a video that stands still stay equal to each other."""
+    still = np.repeat(drifting(0, 1)[:1], 12, axis=0)
+    for name in "ab":
+        write_video(tmp_path / "still" / name / "1.mp4", still)
+    videos = read_data(tmp_path / "still")
+    clips = pixels(batches(training_clips(videos, augmentation=Augmentation()), 2)).astype(int)
+    for clip in clips:
+        assert np.abs(clip - clip[:1]).max() <= 3  # what the codec's later pictures add
+    assert np.abs(clips[0] - clips[1]).mean() > 5  # the two clips are changed differently
+
+
+def test_letterboxed_clips_are_grey_around_the_picture(tmp_path: Path) -> None:
+    wide = np.full((10, 24, 48, 3), 250, np.uint8)
+    path = write_video(tmp_path / "wide.mp4", wide)
+    spec = SPEC.replace(framing="letterbox")
+    reader = clip_reader(spec)
+    (clip,) = reader.views(VideoRecord(str(path)), Views(1, 3))
+    assert clip.shape == spec.shape
+    assert (clip[:, :4] == GREY).all() and (clip[:, 12:] == GREY).all()
+    assert (clip[:, 4:12] > 240).all()
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        clip = reader.training_clip(VideoRecord(str(path)), Augmentation(min_area=0.25), rng)
+        white = (clip > 240).all(axis=(0, 3))
+        assert ((clip == GREY).all(axis=(0, 3)) | white).all()
+        rows, columns = white.any(axis=1).sum(), white.any(axis=0).sum()
+        assert white.sum() == rows * columns and abs(columns - 2 * rows) <= 1
+        assert 8 <= columns <= 16
+
+
+def test_clip_dataset_is_a_new_epoch_each_time(tiny_videos, videos) -> None:
+    dataset = clip_dataset(tiny_videos, SPEC, batch_size=5, seed=2)
+    assert int(dataset.cardinality()) == 3
+    one, two = pixels(dataset), pixels(dataset)
+    assert one.shape == two.shape == (12, *SPEC.shape) and not np.array_equal(one, two)
+    again = clip_dataset(videos, SPEC, batch_size=5, seed=2, workers=1)
+    np.testing.assert_array_equal(pixels(again), one)
+    np.testing.assert_array_equal(pixels(again), two)
+
+
+def test_clip_dataset_refuses_what_it_cannot_use(tiny_videos, videos) -> None:
+    unlabelled = VideoSet(tuple(VideoRecord(r.path) for r in videos.records), ("a", "b"))
+    with pytest.raises(DataError, match="no labelled videos"):
+        clip_dataset(unlabelled, SPEC)
+    with pytest.raises(UnknownNameError, match='no decoder "pyavv". Did you mean "pyav"'):
+        clip_dataset(tiny_videos, SPEC, decoder="pyavv")
+
+
+def test_videos_without_labels_are_left_out_of_a_dataset(videos) -> None:
+    records = tuple(
+        VideoRecord(record.path, record.labels if index else ())
+        for index, record in enumerate(videos.records)
+    )
+    mixed = VideoSet(records, videos.class_names)
+    labels = labels_of(clip_dataset(mixed, SPEC, batch_size=4))
+    np.testing.assert_array_equal(np.bincount(labels), [5, 6])
+
+
+# -- videos that fail ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_bad_ones(tiny_videos: Path, tmp_path: Path) -> VideoSet:
+    shutil.copytree(tiny_videos, tmp_path / "data")
+    for name in ("left/b1.mp4", "left/b2.mp4", "right/b3.mp4"):
+        (tmp_path / "data" / name).write_bytes(b"this is no video")
+    (tmp_path / "data" / "right" / "empty.mp4").write_bytes(b"")
+    return read_data(tmp_path / "data")
+
+
+def test_failures_are_replaced_and_counted_by_reason(with_bad_ones) -> None:
+    assert len(with_bad_ones) == 16
+    clips = training_clips(with_bad_ones, workers=3)
+    dataset = batches(clips, 4)
+    first = pixels(dataset)
+    assert first.shape == (16, *SPEC.shape)
+    reasons = sorted(error.reason for error in clips.failures.errors())
+    assert reasons == ["empty", "unreadable", "unreadable", "unreadable"]
+    summary = clips.failures.summary()
+    assert summary.startswith("4 videos could not be read (3 unreadable, 1 empty):")
+    assert all(name in summary for name in ("b1.mp4", "b2.mp4", "b3.mp4", "empty.mp4"))
+    assert "kvideo check" in clips.failures.summary(limit=2)
+    np.testing.assert_array_equal(pixels(dataset), first)
+    assert len(clips.failures) == 4  # a file counts once, however often it fails
+    other = training_clips(with_bad_ones, workers=1)
+    np.testing.assert_array_equal(pixels(batches(other, 4)), first)
+
+
+def test_strict_stops_at_the_first_failure(with_bad_ones) -> None:
+    clips = training_clips(with_bad_ones, strict=True)
+    with pytest.raises(DecodeError, match=r"(b\d|empty)\.mp4"):
+        list(clips.epoch(0))
+    assert isinstance(clips.error, DecodeError)
+    clips.error = None
+    with pytest.raises(tf.errors.OpError):
+        list(batches(clips, 4))
+    assert isinstance(clips.error, DecodeError)  # for whoever wants it as it was
+    with pytest.raises(tf.errors.OpError, match=r"(b\d|empty)\.mp4"):
+        list(clip_dataset(with_bad_ones, SPEC, strict=True))
+
+
+def test_nothing_but_failures_is_an_error(with_bad_ones) -> None:
+    bad = with_bad_ones.select(
+        index for index, r in enumerate(with_bad_ones.records) if Path(r.path).stem[0] in "be"
+    )
+    assert len(bad) == 4
+    with pytest.raises(DataError, match="20 videos in a row could not be read.*kvideo check"):
+        list(training_clips(bad).epoch(0))
+
+
+def test_a_part_behind_the_end_is_too_short(videos) -> None:
+    record = VideoRecord(videos.records[0].path, (0,), start=50.0, end=60.0)
+    with pytest.raises(DecodeError, match="from 50.0 to 60.0 s lies outside") as caught:
+        clip_reader(SPEC).views(record, Views(2, 1))
+    assert caught.value.reason == "too_short" and caught.value.path == record.path
+
+
+def test_failures_of_many_threads(videos) -> None:
+    failures = Failures()
+    errors = [DecodeError(f"{n % 10}.mp4", "empty", "no bytes") for n in range(200)]
+    list(ordered_map(failures.add, errors, 8, 16))
+    assert len(failures) == 10 and failures.summary(limit=0).startswith("10 videos")
+    assert Failures().summary() == ""
+
+
+# -- views and timelines ---------------------------------------------------------------------------
+
+
+def test_views_are_clips_by_crops_from_one_decode(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "wide.mp4", drifting(2, 1, side=64)[:, :32])
+    record, opened = VideoRecord(str(path)), []
+
+    def counting(*arguments, **options):
+        opened.append(arguments)
+        return open_video(*arguments, **options)
+
+    reader = ClipReader(SPEC, counting)
+    views = reader.views(record, Views(3, 3))
+    assert len(opened) == 1 and views.shape == (9, *SPEC.shape)
+    centre = reader.views(record, Views(3, 1))
+    # The crops of one clip are neighbours; the middle one is the centre crop.
+    np.testing.assert_array_equal(views[1::3], centre)
+    with open_video(str(path)) as file:
+        window = view_windows((32, 64), SPEC, 3)[2]
+        top, left, height, width = window.crop
+        frames = file.read([0.0, 0.1, 0.2, 0.3], size=window.size)
+    np.testing.assert_array_equal(views[2], frames[:, top : top + height, left : left + width])
+
+
+def test_views_of_many_videos_come_in_their_order(with_bad_ones) -> None:
+    reader, views = clip_reader(SPEC), Views(2, 1)
+    results = list(iterate_views(with_bad_ones.records, reader, views, 4))
+    assert len(results) == 16
+    for record, result in zip(with_bad_ones.records, results, strict=True):
+        if isinstance(result, DecodeError):
+            assert result.path == record.path and Path(record.path).stem[0] in "be"
+        else:
+            np.testing.assert_array_equal(result, reader.views(record, views))
+    assert sum(isinstance(result, DecodeError) for result in results) == 4
+
+
+@pytest.mark.parametrize(("start", "end"), [(None, None), (0.3, None), (0.25, 1.0)])
+def test_a_timeline_is_the_clips_one_by_one(tmp_path: Path, start, end) -> None:
+    path = write_video(tmp_path / "long.mp4", drifting(2, 4, frames=60))  # 6 s: blocks of 16 clips
+    record, reader, step = VideoRecord(str(path), start=start, end=end), clip_reader(SPEC), 0.25
+    centres, blocks = reader.timeline(record, step)
+    clips = list(blocks)
+    assert all(len(block) <= 16 for block in clips)
+    assert len(clips) > 1 or end is not None
+    together = np.concatenate(clips)
+    assert together.shape == (len(centres), *SPEC.shape)
+    first, last = start or 0.0, end or 6.0
+    np.testing.assert_allclose(centres, first + 0.2 + step * np.arange(len(centres)))
+    assert centres[-1] + 0.2 <= last + 1e-6 < centres[-1] + 0.2 + step + 1e-6
+    window = view_windows((32, 32), SPEC, 1)[0]
+    for centre, clip in zip(centres, together, strict=True):
+        with open_video(str(path)) as file:
+            times = np.minimum(centre - 0.2 + np.arange(4) / 10, last - 0.002)
+            frames = file.read(times, size=window.size, crop=window.crop)
+        np.testing.assert_array_equal(clip, frames)
+
+
+def test_a_timeline_of_a_video_shorter_than_a_clip(videos) -> None:
+    reader = clip_reader(ClipSpec(40, 10.0, (16, 16)))
+    centres, blocks = reader.timeline(videos.records[0], 1.0)
+    (block,) = blocks
+    np.testing.assert_allclose(centres, [0.6])
+    assert block.shape == (1, 40, 16, 16, 3)
+    assert (block[0, 12:] == block[0, 11]).all() and (block[0, 0] != block[0, 11]).any()
+
+
+def test_thumbnails_are_whole_pictures(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "wide.mp4", drifting(2, 1, side=64)[:, :32])
+    pictures = clip_reader(SPEC).thumbnails(VideoRecord(str(path)), count=3, side=40)
+    assert pictures.shape == (3, 20, 40, 3) and pictures.dtype == np.uint8
+
+
+def test_remote_paths_go_through_the_opener(videos) -> None:
+    asked = []
+
+    def opener(path: str):
+        asked.append(path)
+        return open(path.removeprefix("mem://"), "rb")
+
+    local = videos.records[0].path
+    reader = ClipReader(SPEC, open_video, opener)
+    there = reader.views(VideoRecord(f"mem://{local}"), Views(1, 1))
+    assert asked == [f"mem://{local}"]
+    np.testing.assert_array_equal(there, reader.views(VideoRecord(local), Views(1, 1)))
+    assert len(asked) == 1  # a plain path is the system's
+
+
+# -- the pool --------------------------------------------------------------------------------------
+
+
+def test_results_come_in_order_whatever_takes_longer() -> None:
+    def slow_first(item: int) -> int:
+        time.sleep(0.05 if item == 0 else 0)
+        return item * item
+
+    assert list(ordered_map(slow_first, range(20), 4, 8)) == [n * n for n in range(20)]
+    assert list(ordered_map(slow_first, [], 4, 8)) == []
+
+
+def test_no_more_results_wait_than_asked_for() -> None:
+    taken, most, lock = 0, 0, threading.Lock()
+
+    def work(item: int) -> int:
+        nonlocal most
+        with lock:
+            most = max(most, item - taken)
+        return item
+
+    for ahead in (1, 3, 7):
+        taken = most = 0
+        for item in ordered_map(work, range(50), 3, ahead):
+            time.sleep(0.002)  # the pool runs ahead as far as it may
+            assert item == taken
+            taken += 1
+        assert most <= ahead
+    assert most > 1
+
+
+def test_an_endless_stream_is_taken_lazily() -> None:
+    results = ordered_map(lambda item: item, itertools.count(), 2, 4)
+    assert [next(results) for _ in range(100)] == list(range(100))
+    results.close()
+
+
+def test_an_error_appears_at_its_place() -> None:
+    def work(item: int) -> int:
+        if item == 3:
+            raise DecodeError("3.mp4", "empty", "no bytes")
+        return item
+
+    results, seen = ordered_map(work, range(10), 4, 8), []
+    with pytest.raises(DecodeError, match=r"3\.mp4"):
+        seen.extend(results)
+    assert seen == [0, 1, 2] and not decoding_threads()
+
+
+def test_an_iterator_closed_early_leaves_no_threads(videos) -> None:
+    wait_until(lambda: not decoding_threads())
+    clips = training_clips(videos, workers=3).epoch(0)
+    next(clips)
+    assert decoding_threads()
+    clips.close()
+    assert not decoding_threads()
+    views = iterate_views(videos.records, clip_reader(SPEC), Views(2, 1), 3)
+    next(views)
+    views.close()
+    assert not decoding_threads()
+
+
+def test_a_dataset_dropped_early_leaves_no_threads(videos) -> None:
+    iterator = iter(batches(training_clips(videos, workers=3), 2))
+    next(iterator)
+    del iterator
+    wait_until(lambda: not decoding_threads())
