@@ -277,7 +277,7 @@ class FrameSource:
         from av.error import FFmpegError
 
         self._run = None  # what it has read ahead is of no use after a seek
-        target = math.floor(min(limit, 2.0**62))
+        target = math.floor(min(limit, self._end()))
         for attempt in range(5):
             try:
                 self.container.seek(target, stream=self.stream)
@@ -299,6 +299,14 @@ class FrameSource:
         run.ready.appendleft(frame)
         run.held = None
         return run
+
+    def _end(self) -> float:
+        """About where the stream ends, by its own account."""
+        if self.stream.duration:
+            return self.origin + self.stream.duration
+        if self.container.duration:
+            return self.origin + self.container.duration / 1e6 / self.tick
+        return 2.0**62
 
     def _rewind(self) -> Run:
         """A run from the first packet on."""
