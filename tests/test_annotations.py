@@ -212,6 +212,7 @@ def test_data_that_is_not_there_or_neither(tmp_path):
         "my dir/a,b.mp4   3  \nc.mp4 0.0 \n",
         "path label\nmy dir/a,b.mp4 3\nc.mp4 0\n",
         "my dir\\a,b.mp4 3\nc.mp4 0\n",
+        "# a comment\n./my dir/a,b.mp4 3\nmy dir/../c.mp4 0\n\x1a",
     ],
 )
 def test_two_columns(tmp_path, text):
@@ -225,8 +226,10 @@ def test_two_columns(tmp_path, text):
 
 def test_label_names_may_hold_blanks(tmp_path):
     touch(tmp_path, "a b.mp4", "c.mp4")
-    (tmp_path / "list.txt").write_text("a b.mp4,air drumming\nc.mp4,abseiling\n")
-    assert labels(read_data(tmp_path / "list.txt")) == ["air drumming", "abseiling"]
+    for separator in ",\t ":
+        lines = (f"a b.mp4{separator}air drumming", f"c.mp4{separator}abseiling")
+        (tmp_path / "list.txt").write_text("\n".join(lines))
+        assert labels(read_data(tmp_path / "list.txt")) == ["air drumming", "abseiling"]
 
 
 def test_numbers_without_names_keep_their_places(tmp_path):
@@ -281,9 +284,11 @@ def test_numbers_go_by_the_lists_own_names_under_a_models_classes(tmp_path):
     ("text", "words"),
     [
         ("a.mp4 0\nb.mp4\n", r"list\.txt, line 2: expected a path and a label, found 'b.mp4'"),
-        ("a.mp4 0\nb.mp4 9\n", "line 2: there is no class 9; .*classes.txt has the numbers 0 to 1"),
+        ("a.mp4 0\nb.mp4 9\n", r"line 2: there is no class 9 in .*classes.txt \(numbers 0 to 1\)"),
         ("a.mp4,run\nb.mp4,jmp\n", "line 2: there is no class 'jmp'.*Did you mean 'jump'"),
         ("a.mp4\nb.mp4\n", "line 1: 'a.mp4' has no label"),
+        ("path,label\n", "has a header, but lists no videos"),
+        ("# nothing yet\n", "lists no videos"),
         ("a.mp4,0,0.5,2\n", "line 1: 4 columns, but no header"),
         ("x/a.mp4 0\ny.mp4 1\n", r"none of its 2 videos is there \(first: .*x/a.mp4\).*--root"),
     ],
@@ -585,6 +590,11 @@ def test_json(tmp_path):
     assert second.labels == (0, 1)
     (tmp_path / "d.json").write_text('{"a.mp4": 1, "b.mp4": 0}')
     assert read_data(tmp_path / "d.json").labels_array().tolist() == [1, 0]
+    (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert [r.labels for r in read_data(tmp_path / "d.jsonl").records] == [(0,), (0, 1)]
+    (tmp_path / "d.jsonl").write_text(json.dumps(rows[0]) + '\n{"path": "b.mp4"')
+    with pytest.raises(DataError, match=r"d.jsonl, line 2: not valid JSON"):
+        read_data(tmp_path / "d.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,8 @@ class _Reader:
             with open(path, "rb") as file:
                 return decode_text(file.read(), path)
         except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror or error}.") from error
+            reason = (error.strerror or str(error)).lower()
+            raise DataError(f"cannot read {path}: {reason}.") from error
 
     # ------------------------------------------------------------------------ parts
 
@@ -316,6 +317,8 @@ class _Reader:
                 raise DataError(
                     f"{entry.where}: {entry.path} has no label; the file needs a column `label`."
                 )
+        if not entries:
+            raise DataError(f"{self.data} has a header, but lists no videos.")
         notes: list[str] = []
         names = self._class_names(files[0], entries, notes)
         labels = [to_indices(entry, names) for entry in entries]

@@ -59,8 +59,8 @@ class ClassNames:
         """A sentence about a label that is not among these classes."""
         if as_integer(label) is not None:
             known = sorted(self.numbers or {})
-            has = f"has the numbers {known[0]} to {known[-1]}" if known else "has names only"
-            return f"there is no class {label}; {self.source} {has}."
+            range_known = f"numbers {known[0]} to {known[-1]}" if known else "names only"
+            return f"there is no class {label} in {self.source} ({range_known})."
         near = difflib.get_close_matches(label, self.names, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         names = enumerate_words(self.names)

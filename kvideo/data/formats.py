@@ -14,12 +14,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from kvideo.data.entries import UCF101_VIDEO, Entry, group_of, short, unquote
-from kvideo.data.listing import is_url, looks_like_video
+from kvideo.data.listing import VIDEO_ENDINGS, is_url, looks_like_video
 from kvideo.data.tables import find_header, is_json, parse_csv, parse_json
 from kvideo.errors import DataError
 
 HMDB51_FILE = re.compile(r"(?P<class>.+)_test_split(?P<number>\d+)\.txt", re.IGNORECASE)
 UCF101_FILE = re.compile(r"(?P<part>train|test)list(?P<number>\d+)\.txt", re.IGNORECASE)
+_VIDEO_AND_REST = re.compile(
+    rf"(.*\.(?:{'|'.join(end[1:] for end in sorted(VIDEO_ENDINGS))})[\"']?)\s+(.+)", re.IGNORECASE
+)
 _YOUTUBE = re.compile(
     r"https?://(?:www\.|m\.)?(?:youtube\.com/watch\?(?:.*&)?v=|youtu\.be/)([\w-]+)"
 )
@@ -44,7 +47,7 @@ def decode_text(data: bytes, source: str) -> str:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError:
             text = data.decode("latin-1")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\x1a")  # DOS's end of file
 
 
 def parse(text: str, source: str) -> list[Entry]:
@@ -90,9 +93,14 @@ def _complete(entry: Entry) -> None:
 
 def _parse_list(text: str, source: str) -> Iterator[Entry]:
     """`PATH LABEL`, `PATH,LABEL`, `PATH LABEL,LABEL`, or `CLASS/FILE` (the class is the folder)."""
+    # "# " begins a comment; "#" alone does not, since names of HMDB51's clips begin with it.
     lines = [
-        (number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()
+        (number, line.strip())
+        for number, line in enumerate(text.split("\n"), 1)
+        if line.strip() and not line.startswith("# ")
     ]
+    if not lines:
+        raise DataError(f"{source} lists no videos.")
     if len(lines) > 1 and set(lines[0][1].lower().split()) <= {"path", "video", "file", "label"}:
         del lines[0]  # a header without commas
     separator = _find_separator([line for _, line in lines], source)
@@ -112,12 +120,17 @@ def _parse_list(text: str, source: str) -> Iterator[Entry]:
 
 
 def _last_column(line: str, separator: str) -> tuple[str, str]:
-    """What stands before and after the last separator, without quotes; blanks may be many."""
+    """What stands before and after the last separator, without quotes; blanks may be many.
+
+    Where blanks separate, the label begins after the last video's ending, so it may hold some.
+    """
     if separator == "," and '"' in line:
         with suppress(csv.Error):
             cells = next(csv.reader([line], skipinitialspace=True, strict=True))
             if len(cells) == 2:
                 return cells[0].strip(), cells[1].strip()
+    if separator == " " and (match := _VIDEO_AND_REST.fullmatch(line)):
+        return unquote(match[1].strip()), unquote(match[2].strip())
     parts = line.rsplit(None if separator == " " else separator, 1)
     path, label = parts if len(parts) == 2 else ("", parts[0])
     return unquote(path.strip()), unquote(label.strip())
@@ -152,14 +165,15 @@ def _is_path(text: str) -> bool:
 
 
 def _split_list_label(label: str, *, by_blank: bool) -> tuple[str, ...]:
-    """Several labels stand in one column, with commas between them.
+    """Several labels in one column: names with commas between them, numbers with commas or blanks.
 
     Behind a comma as separator that cannot occur; behind a tab a name may hold commas.
     """
     parts = tuple(part.strip() for part in label.split(","))
     if len(parts) > 1 and all(parts) and (by_blank or all(part.isdigit() for part in parts)):
         return parts
-    return (label,)
+    numbers = tuple(label.split())
+    return numbers if all(number.isdigit() for number in numbers) else (label,)
 
 
 def _entry_of_folder(line: str, where: str) -> Entry:

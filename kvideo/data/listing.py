@@ -50,7 +50,9 @@ def join(folder: str, name: str) -> str:
         return name
     if is_url(folder):
         return f"{folder.rstrip('/')}/{name.removeprefix('./')}"
-    return os.path.join(folder, name.removeprefix("./"))
+    path = os.path.join(folder, name.removeprefix("./"))
+    # One file, one path: records of the same file are found by comparing paths.
+    return os.path.normpath(path) if ".." in path or "//" in path or "/./" in path else path
 
 
 def absolute(path: str | os.PathLike[str]) -> str:

@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from kvideo.data.entries import Entry, short, split_name
@@ -125,6 +126,9 @@ def parse_json(text: str, source: str) -> Iterator[Entry]:
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:
+        if error.msg == "Extra data" and text.lstrip().startswith("{"):
+            yield from _parse_json_lines(text, source)
+            return
         raise DataError(
             f"{source}, line {error.lineno}: not valid JSON ({error.msg.lower()})."
         ) from error
@@ -148,14 +152,29 @@ def parse_json(text: str, source: str) -> Iterator[Entry]:
 
 
 def is_json(text: str) -> bool:
-    """Whether text that is not called `.json` is JSON all the same."""
+    """Whether text that is not called `.json` is JSON, or JSON lines, all the same."""
     if text.lstrip()[0] not in "[{":
         return False
-    try:
-        json.loads(text)
-    except json.JSONDecodeError:
-        return False
-    return True
+    for part in (text, text.strip().split("\n", 1)[0]):
+        with suppress(json.JSONDecodeError):
+            json.loads(part)
+            return True
+    return False
+
+
+def _parse_json_lines(text: str, source: str) -> Iterator[Entry]:
+    """An object on each line."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{source}, line {number}"
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{where}: not valid JSON ({error.msg.lower()}).") from error
+        if not isinstance(values, dict):
+            raise DataError(f"{where}: expected an object with path and label, found {line!r}.")
+        yield _json_entry({str(k).lower(): v for k, v in values.items()}, where)
 
 
 def _json_entry(values: dict[str, Any], where: str) -> Entry:
