@@ -94,5 +94,5 @@ def _print_report(report: Any) -> None:
     verdict = f"{plural(len(report.bad), 'file')} cannot be used" if report.bad else "all are good"
     click.echo(
         f"Checked {plural(report.num_files, 'file')}: {verdict}; "
-        f"{good} good, {format_duration(report.seconds)} of video."
+        f"{good:,} good, {format_duration(report.seconds)} of video."
     )
