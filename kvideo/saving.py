@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,10 @@ _MEMBER, _CONFIG = "kvideo.json", "config.json"
 _FORMAT = 1
 _FLOAT32_LAYERS = ("logits", "predictions")
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+# What `zipfile` and `json` raise for files that are cut off, altered, or never were archives.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,13 +188,13 @@ def read_info(path: str | os.PathLike[str]) -> ModelInfo:
                     "`kvideo.save_model(model, path, info)` writes them."
                 )
             values = json.loads(archive.read(_MEMBER))
-    except (zipfile.BadZipFile, OSError, json.JSONDecodeError) as cause:
+    except _DAMAGE as cause:
         raise ModelFileError(f"{path} is not a whole model file ({cause}).") from cause
     try:
         return ModelInfo.from_json(values)
     except KVideoError as cause:
         raise ModelFileError(f"{path}: {cause}") from cause
-    except (KeyError, TypeError) as cause:
+    except (KeyError, TypeError, AttributeError, ValueError) as cause:
         raise ModelFileError(f"{path}: its {_MEMBER} is damaged ({cause!r}).") from cause
 
 
@@ -228,8 +234,10 @@ def load_model(path: str | os.PathLike[str], *, precision: str = "float32") -> k
             or config
         )
         model = keras.saving.deserialize_keras_object(config, safe_mode=True)
-        model.load_weights(str(path))
-    except (zipfile.BadZipFile, OSError, KeyError, TypeError, ValueError) as cause:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # Keras only warns of weights left out
+            model.load_weights(str(path))
+    except (*_DAMAGE, LookupError, TypeError, AttributeError, ImportError, UserWarning) as cause:
         raise ModelFileError(f"{path} could not be loaded: {cause}") from cause
     model.kvideo_info = info
     return model
