@@ -85,9 +85,12 @@ class Failures:
         with self._lock:
             return list(self._errors.values())
 
-    def summary(self, limit: int = 10) -> str:
-        """Counts by reason and the names of the first `limit` files; empty without failures."""
-        errors = self.errors()
+    def summary(self, first: int = 0, limit: int = 10) -> str:
+        """Counts by reason and names of files, beginning with failure number `first`.
+
+        At most `limit` files are named. Empty without failures.
+        """
+        errors = self.errors()[first:]
         if not errors:
             return ""
         reasons = collections.Counter(error.reason for error in errors)

@@ -13,19 +13,20 @@ import tensorflow as tf
 
 from kvideo.clip_spec import ClipSpec, recommended_clip, recommended_views
 from kvideo.data.annotations import VideoSet
-from kvideo.data.loading import TrainingClips, default_workers
+from kvideo.data.loading import Failures, TrainingClips, default_workers
 from kvideo.data.pipeline import class_counts, clip_reader
 from kvideo.data.records import mirrored_classes
 from kvideo.errors import KVideoError, UsageError
-from kvideo.hardware import choose_precision, choose_strategy
+from kvideo.hardware import choose_precision, choose_strategy, suits_precision
 from kvideo.registry import MODELS, Entry, find
 from kvideo.saving import PRECISIONS, BuilderInfo, ModelInfo, load_model, model_info
 from kvideo.text import plural
-from kvideo.training.experiment import Experiment, experiment_clip, mirror_clips
+from kvideo.training.experiment import Experiment, experiment_clip
 from kvideo.training.loop import Loop, LoopOptions
 from kvideo.training.losses import balanced_class_weights
 from kvideo.training.transfer import copy_weights, freeze_up_to, replace_head
 from kvideo.training.validation import Validation
+from kvideo.training.videos import fingerprint, mirror_clips
 
 _LEARNING_RATES = {"adamw": 1e-3, "sgd": 0.05}
 _WEIGHT_DECAYS = {"adamw": 0.05, "sgd": 5e-4}
@@ -37,7 +38,6 @@ def assemble(
     videos: VideoSet,
     validation: VideoSet | None,
     folder: Path,
-    fingerprint: str,
     say: Callable[[str], None],
     quiet: bool,
 ) -> Iterator[Loop]:
@@ -55,12 +55,17 @@ def assemble(
     strategy = choose_strategy(experiment.strategy)
     with strategy.scope():
         model, info = _model(experiment, videos, precision, say)
+        if experiment.precision == "auto" and not suits_precision(model, precision):
+            precision = "float32"
+            keras.utils.set_random_seed(experiment.seed)
+            model, info = _model(experiment, videos, precision, lambda line: None)
         if experiment.freeze:
             say(f"{freeze_up_to(model, experiment.freeze)} layers are frozen.")
         optimizer = make_optimizer(experiment, model)
     reader = clip_reader(info.clip_spec, experiment.decoder)
     workers = experiment.workers or default_workers()
     mirror = mirror_clips(experiment, videos)
+    failures = Failures()
     clips = TrainingClips(
         videos,
         reader,
@@ -68,11 +73,18 @@ def assemble(
         seed=experiment.seed,
         workers=workers,
         strict=experiment.strict,
+        failures=failures,
     )
     validate = None
     if validation is not None:
         validate = Validation(
-            model, validation, reader, experiment.val_clips, experiment.batch_size, workers
+            model,
+            validation,
+            reader,
+            experiment.val_clips,
+            experiment.batch_size,
+            workers,
+            failures,
         )
     spec = info.clip_spec
     say(
@@ -93,7 +105,7 @@ def assemble(
         folder,
         validate=validate,
         class_weights=balanced_class_weights(class_counts(videos)) if balanced else None,
-        fingerprint=fingerprint,
+        fingerprint=fingerprint(videos),
         say=say,
         quiet=quiet,
     )

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvideo import __version__
 from kvideo.clip_spec import ClipSpec
-from kvideo.data.annotations import VideoSet, find_splits, read_data, split_validation
-from kvideo.data.records import mirrored_classes
 from kvideo.data.sampling import Augmentation
-from kvideo.errors import DataError, UsageError
+from kvideo.errors import DecodeError, UsageError
 from kvideo.files import make_folder, write_text_atomic
 from kvideo.registry import MODELS, find
+from kvideo.training.videos import read_videos
 
 if TYPE_CHECKING:
     from kvideo.training.loop import LoopState
@@ -254,24 +251,22 @@ def run(
     say = _silent if quiet else _to_stderr
     if experiment.model is not None:
         find(MODELS, experiment.model)  # an unknown name is told before anything is read
-    videos, validation = _read_videos(experiment, say)
+    videos, validation = read_videos(experiment, say)
     from kvideo.training.assembly import assemble
 
     folder = _run_folder(experiment, resume, overwrite)
-    experiment = dataclasses.replace(experiment, out=str(folder))
-    fingerprint = _fingerprint(videos)
-    with assemble(experiment, videos, validation, folder, fingerprint, say, quiet) as loop:
+    experiment = dataclasses.replace(experiment, **_absolute_paths(experiment, folder))
+    with assemble(experiment, videos, validation, folder, say, quiet) as loop:
         make_folder(folder)
         if resume:
             loop.resume()
             done = f"epoch {loop.state.epoch + 1}, step {loop.state.step + 1}"
             say(f"Resuming {folder} at {done}.")
         else:
+            loop.forget()
             write_text_atomic(folder / EXPERIMENT, experiment.to_json())
         state = loop.run()
-        if summary := loop.clips.failures.summary():
-            say(summary)
-        result = _result(folder, state, loop.bottleneck(), loop.clips.failures.errors())
+        result = _result(folder, state, loop.bottleneck(), loop.failures())
     say(_closing_lines(result, validated=validation is not None))
     return result
 
@@ -284,7 +279,16 @@ def _silent(line: str) -> None:
     pass
 
 
-def _result(folder: Path, state: LoopState, bottleneck: str, failures: list) -> FitResult:
+def _absolute_paths(experiment: Experiment, folder: Path) -> dict[str, Any]:
+    """The local paths of an experiment, so that it can be resumed from any folder."""
+    paths = {name: getattr(experiment, name) for name in _PATHS if name != "out"}
+    known = {name: path for name, path in paths.items() if path and os.path.exists(path)}
+    return {"out": str(folder)} | {name: os.path.abspath(path) for name, path in known.items()}
+
+
+def _result(
+    folder: Path, state: LoopState, bottleneck: str, failures: list[DecodeError]
+) -> FitResult:
     from kvideo.training.loop import MODEL
 
     return FitResult(
@@ -306,69 +310,6 @@ def _closing_lines(result: FitResult, validated: bool) -> str:
     return (
         f"{which}: {result.best_epoch} ({shown}). {result.bottleneck}\nModel: {result.model_path}"
     )
-
-
-def _read_videos(
-    experiment: Experiment, say: Callable[[str], None]
-) -> tuple[VideoSet, VideoSet | None]:
-    """Training and validation videos; says where they come from."""
-    parts = find_splits(experiment.data)
-    split = experiment.split or ("train" if "train" in parts else None)
-    videos = read_data(experiment.data, root=experiment.root, split=split)
-    notes = [*videos.notes]
-    if experiment.val is not None:
-        names = videos.class_names
-        validation = read_data(experiment.val, root=experiment.root, class_names=names)
-        notes += validation.notes
-    else:
-        validation = None
-        if experiment.split is None and "val" in parts:
-            validation = read_data(
-                experiment.data, root=experiment.root, split="val", class_names=videos.class_names
-            )
-            notes += validation.notes
-        elif experiment.val_fraction:
-            videos, validation = split_validation(
-                videos, experiment.val_fraction, seed=experiment.seed
-            )
-    for note in dict.fromkeys(notes):
-        say(f"Note: {note}")
-    if experiment.quarantine:
-        from kvideo.data.check import read_quarantine
-
-        bad = read_quarantine(experiment.quarantine)
-        total = len(videos) + len(validation or ())
-        videos, validation = videos.without(bad), validation and validation.without(bad)
-        say(f"{total - len(videos) - len(validation or ())} quarantined videos are left out.")
-    _check_trainable(videos)
-    counts = f"{len(videos.records)} videos of {len(videos.class_names)} classes"
-    if validation is not None and validation.records:
-        say(f"Training on {counts}, validating on {len(validation.records)}.")
-        return videos, validation
-    say(f"Training on {counts}, without validation.")
-    return videos, None
-
-
-def _check_trainable(videos: VideoSet) -> None:
-    unlabelled = [record.path for record in videos.records if not record.labels]
-    if unlabelled:
-        raise DataError(
-            f"{len(unlabelled)} videos of {videos.source} have no label, the first being "
-            f"{unlabelled[0]}."
-        )
-    present = {label for record in videos.records for label in record.labels}
-    if len(videos.class_names) < 2 or (len(present) < 2 and not videos.multi_label):
-        raise DataError(
-            f"{videos.source} has one class only ({', '.join(videos.class_names)}); a classifier "
-            "needs two at least."
-        )
-
-
-def mirror_clips(experiment: Experiment, videos: VideoSet) -> bool:
-    """Whether to mirror clips: asked for, or not known to change what a video means."""
-    if experiment.flip != "auto":
-        return experiment.flip == "on"
-    return videos.flip_safe and mirrored_classes(videos.class_names) is None
 
 
 def experiment_clip(experiment: Experiment, recommended: ClipSpec) -> ClipSpec:
@@ -401,15 +342,6 @@ def _run_folder(experiment: Experiment, resume: bool, overwrite: bool) -> Path:
         number += 1
         folder = Path("runs") / f"{stem}-{number}"
     return folder
-
-
-def _fingerprint(videos: VideoSet) -> str:
-    """Identifies records and labels, but not where the files lie."""
-    digest = hashlib.sha256(repr(videos.class_names).encode())
-    for record in videos.records:
-        name = os.path.basename(record.path)
-        digest.update(repr((name, record.labels, record.start, record.end)).encode())
-    return digest.hexdigest()
 
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from kvideo.data.loading import TrainingClips
 from kvideo.data.pipeline import batches
-from kvideo.errors import DataError, KVideoError, UsageError
+from kvideo.errors import DataError, DecodeError, KVideoError, UsageError
 from kvideo.hardware import use_xla
 from kvideo.progress import Progress
 from kvideo.saving import ModelInfo, save_model
@@ -124,7 +124,7 @@ class Loop:
         self.model, self.info, self.clips, self.optimizer = model, info, clips, optimizer
         self.strategy, self.options, self.folder = strategy, options, folder
         self.validate, self.say, self.quiet = validate, say, quiet
-        self.class_weights = class_weights
+        self.class_weights, self._named = class_weights, 0
         self.state = LoopState(fingerprint=fingerprint)
         self.batch_size = min(options.batch_size, len(clips.videos.records))
         self.steps_per_epoch = len(clips.videos.records) // self.batch_size
@@ -217,6 +217,15 @@ class Loop:
             history.close()
         return self.state
 
+    def forget(self) -> None:
+        """Removes what a former run in the folder would be resumed from."""
+        for name in (CHECKPOINT, Path("history.csv")):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def failures(self) -> list[DecodeError]:
+        """The videos, of training and validation, that could not be read."""
+        return self.clips.failures.errors()
+
     def waiting_share(self) -> float:
         """Share of the training time that went into waiting for clips."""
         return self.state.waited / self.state.seconds if self.state.seconds else 0.0
@@ -261,6 +270,13 @@ class Loop:
         history.append(row)
         state.rows = history.rows
         self._checkpoint()
+        self._name_failures()
+
+    def _name_failures(self) -> None:
+        """Says which videos could not be read for the first time in this epoch."""
+        if summary := self.clips.failures.summary(first=self._named):
+            self.say(summary)
+        self._named = len(self.clips.failures)
 
     def _steps(self, dataset: Any, progress: Progress, interrupted: threading.Event) -> float:
         """The steps of an epoch that are left; returns the seconds spent waiting for clips."""

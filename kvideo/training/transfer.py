@@ -63,20 +63,25 @@ class Transfer:
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> Transfer:
-    """Copies every weight whose layer path and shape agree.
+    """Copies every weight whose layer's name, place in the layer, and shape agree.
 
     Raises:
         ModelFileError: none agrees.
     """
-    offered = {weight.path: weight for weight in source.weights}
+    offered = {
+        (layer.name, place): weight
+        for layer in source.layers
+        for place, weight in enumerate(layer.weights)
+    }
     copied, fresh = [], []
-    for weight in target.weights:
-        other = offered.get(weight.path)
-        if other is not None and tuple(other.shape) == tuple(weight.shape):
-            weight.assign(other)
-            copied.append(weight.path)
-        else:
-            fresh.append(weight.path)
+    for layer in target.layers:
+        for place, weight in enumerate(layer.weights):
+            other = offered.get((layer.name, place))
+            if other is not None and tuple(other.shape) == tuple(weight.shape):
+                weight.assign(other)
+                copied.append(weight.path)
+            else:
+                fresh.append(weight.path)
     if not copied:
         raise ModelFileError(
             f'none of the weights of "{source.name}" fits the model "{target.name}".'

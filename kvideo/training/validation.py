@@ -32,6 +32,7 @@ class Validation:
         num_clips: clips of each video.
         batch_size: clips that are run at once.
         workers: decoding threads.
+        failures: receives the videos that cannot be read.
     """
 
     def __init__(
@@ -42,10 +43,11 @@ class Validation:
         num_clips: int,
         batch_size: int,
         workers: int,
+        failures: Failures | None = None,
     ) -> None:
         self.predictor = Predictor(model, batch_size)
         self.videos, self.reader, self.workers = videos, reader, workers
-        self.views, self.failures = Views(num_clips, 1), Failures()
+        self.views, self.failures = Views(num_clips, 1), failures or Failures()
         total = len(videos.records) * num_clips * int(np.prod(reader.spec.shape))
         self._kept: list[tuple[VideoRecord, np.ndarray]] | None = None
         self._keep = total <= _KEEP_BYTES

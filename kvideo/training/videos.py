@@ -1,0 +1,87 @@
+"""The videos of an experiment: training and validation part, and what they ask of the training."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kvideo.data.annotations import find_splits, read_data, split_validation
+from kvideo.data.records import VideoSet, mirrored_classes
+from kvideo.errors import DataError
+
+if TYPE_CHECKING:
+    from kvideo.training.experiment import Experiment
+
+
+def read_videos(
+    experiment: Experiment, say: Callable[[str], None]
+) -> tuple[VideoSet, VideoSet | None]:
+    """Training and validation videos; says where they come from."""
+    parts = find_splits(experiment.data)
+    split = experiment.split or ("train" if "train" in parts else None)
+    videos = read_data(experiment.data, root=experiment.root, split=split)
+    notes = [*videos.notes]
+    if experiment.val is not None:
+        names = videos.class_names
+        validation = read_data(experiment.val, root=experiment.root, class_names=names)
+        notes += validation.notes
+    else:
+        validation = None
+        if experiment.split is None and "val" in parts:
+            validation = read_data(
+                experiment.data, root=experiment.root, split="val", class_names=videos.class_names
+            )
+            notes += validation.notes
+        elif experiment.val_fraction:
+            videos, validation = split_validation(
+                videos, experiment.val_fraction, seed=experiment.seed
+            )
+    for note in dict.fromkeys(notes):
+        say(f"Note: {note}")
+    if experiment.quarantine:
+        from kvideo.data.check import read_quarantine
+
+        bad = read_quarantine(experiment.quarantine)
+        total = len(videos) + len(validation or ())
+        videos, validation = videos.without(bad), validation and validation.without(bad)
+        say(f"{total - len(videos) - len(validation or ())} quarantined videos are left out.")
+    _check_trainable(videos)
+    counts = f"{len(videos.records)} videos of {len(videos.class_names)} classes"
+    if validation is not None and validation.records:
+        say(f"Training on {counts}, validating on {len(validation.records)}.")
+        return videos, validation
+    say(f"Training on {counts}, without validation.")
+    return videos, None
+
+
+def _check_trainable(videos: VideoSet) -> None:
+    unlabelled = [record.path for record in videos.records if not record.labels]
+    if unlabelled:
+        raise DataError(
+            f"{len(unlabelled)} videos of {videos.source} have no label, the first being "
+            f"{unlabelled[0]}."
+        )
+    present = {label for record in videos.records for label in record.labels}
+    if len(videos.class_names) < 2 or (len(present) < 2 and not videos.multi_label):
+        raise DataError(
+            f"{videos.source} has one class only ({', '.join(videos.class_names)}); a classifier "
+            "needs two at least."
+        )
+
+
+def mirror_clips(experiment: Experiment, videos: VideoSet) -> bool:
+    """Whether to mirror clips: asked for, or not known to change what a video means."""
+    if experiment.flip != "auto":
+        return experiment.flip == "on"
+    return videos.flip_safe and mirrored_classes(videos.class_names) is None
+
+
+def fingerprint(videos: VideoSet) -> str:
+    """Identifies records and labels, but not where the files lie."""
+    digest = hashlib.sha256(repr(videos.class_names).encode())
+    for record in videos.records:
+        name = os.path.basename(record.path)
+        digest.update(repr((name, record.labels, record.start, record.end)).encode())
+    return digest.hexdigest()
