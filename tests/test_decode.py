@@ -687,6 +687,31 @@ def test_files_that_are_no_videos(tmp_path, capfd, name, content, reason, words)
     assert capfd.readouterr() == ("", "")  # FFmpeg itself stays silent
 
 
+@pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "mpeg4_b_frames.avi", "h264.flv"])
+def test_any_damage_is_survived(tmp_path, capfd, name):
+    """Random bytes anywhere: pictures or a DecodeError, nothing else, and no noise."""
+    data = write(tmp_path / name, **{**FILES[name], "frames": 30}).read_bytes()
+    generator = np.random.default_rng(1)
+    damaged = tmp_path / "damaged"
+    outcomes = set()
+    for _ in range(60):
+        broken = bytearray(data[: generator.integers(len(data) // 2, 2 * len(data))])
+        for place in generator.integers(0, min(3000, len(broken)), generator.integers(1, 20)):
+            broken[place] = generator.integers(256)
+        damaged.write_bytes(broken)
+        try:
+            with open_video(damaged) as reader:
+                assert reader.read([0.0, 1.0, 99.0], size=(8, 8)).shape == (3, 8, 8, 3)
+                assert len(reader.frame_times()) > 0
+                assert reader.info.frame_rate > 0
+                assert reader.info.duration >= 0
+            outcomes.add("read")
+        except DecodeError as error:
+            outcomes.add(error.reason)
+    assert "read" in outcomes
+    assert capfd.readouterr() == ("", "")
+
+
 def test_missing_files_and_folders(tmp_path):
     with pytest.raises(DecodeError, match="no such file") as caught:
         open_video(tmp_path / "nothing.mp4")

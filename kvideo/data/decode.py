@@ -7,7 +7,6 @@ Neither TensorFlow nor, before the first file is opened, PyAV is imported here.
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -256,9 +255,7 @@ class VideoReader:
             raise DecodeError(self._path, "missing", "there is no such file")
         if os.path.isdir(self._path):
             raise DecodeError(self._path, "unreadable", "this is a folder, not a video file")
-        # By its number, so that FFmpeg does not see the name and takes nothing for a protocol,
-        # a pattern or a type from it.
-        return io.FileIO(os.open(self._path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), "rb")
+        return open(self._path, "rb", buffering=0)  # FFmpeg has a buffer of its own
 
     def _open_stream(self) -> tuple[Any, Any]:
         import av
@@ -272,7 +269,10 @@ class VideoReader:
         self._cut_off = cut_off(self._file, size) or ""
         try:
             container = av.open(
-                self._file, "r", metadata_errors="replace", buffer_size=_BUFFER_BYTES
+                _NamelessFile(self._file, size),
+                "r",
+                metadata_errors="replace",
+                buffer_size=_BUFFER_BYTES,
             )
         except (av.FFmpegError, ValueError) as error:
             if self._cut_off:
@@ -340,6 +340,22 @@ class VideoReader:
             cut_off=self._cut_off,
         )
         return info, PictureMaker(orientation, (height, width))
+
+
+class _NamelessFile:
+    """What FFmpeg reads from.
+
+    It does not learn the name, so it takes nothing in it for a protocol, a pattern or a type; and
+    where a damaged file sends it out of the file, it gets an error code, not an exception.
+    """
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.read, self.tell, self._seek = file.read, file.tell, file.seek
+        self._size = size
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int | None:
+        inside = whence != os.SEEK_SET or 0 <= offset <= self._size
+        return self._seek(offset, whence) if inside else -1
 
 
 def _sentence(error: Exception) -> str:

@@ -177,6 +177,8 @@ class FrameSource:
                     "the reader was used for something else before frames() had ended; "
                     "open the file a second time"
                 )
+        if not begun:  # it was there when the file was opened
+            yield self.origin, self.first
 
     def counted_duration(self) -> float:
         """Seconds from the first frame to the end of the last one; reads the whole file."""
@@ -206,7 +208,7 @@ class FrameSource:
                 return
             except _LostError:
                 self._run = None
-        yield from _choose(self.in_order(), limits[served:])
+        yield from _choose(self.in_order(), limits[served:], self.first)
 
     def _near(self, limits: Sequence[float], skips: bool) -> Iterator[Any]:
         """As `at`, from the keyframes before; raises _LostError where the plan fails."""
@@ -328,11 +330,13 @@ class FrameSource:
         return self._open()
 
 
-def _choose(frames: Iterator[tuple[int, Any]], limits: Sequence[float]) -> Iterator[Any]:
-    """One frame for each limit: the last one with a stamp up to it."""
-    served, held = 0, None
+def _choose(
+    frames: Iterator[tuple[int, Any]], limits: Sequence[float], first: Any
+) -> Iterator[Any]:
+    """One frame for each limit: the last one with a stamp up to it, or the first."""
+    served, held = 0, first
     for stamp, frame in frames:
-        while served < len(limits) and held is not None and limits[served] < stamp:
+        while served < len(limits) and limits[served] < stamp:
             yield held
             served += 1
         if served == len(limits):
