@@ -238,11 +238,20 @@ def _load(model: Any, precision: str) -> keras.Model:
 
 def _test_part(data: Any, root: Any, split: str | None, info: Any) -> VideoSet:
     from kvideo.data.annotations import find_splits, read_data
+    from kvideo.data.remote import list_remote, open_remote
 
     if split is None:
-        parts = find_splits(data)
+        parts = find_splits(data, listdir=list_remote, opener=open_remote)
         split = next((name for name in ("test", "val", "validation") if name in parts), None)
-    return read_data(data, root=root, split=split, class_names=info.class_names)
+    return read_data(
+        data,
+        root=root,
+        split=split,
+        class_names=info.class_names,
+        multi_label=info.multi_label,
+        listdir=list_remote,
+        opener=open_remote,
+    )
 
 
 def _reader(spec: ClipSpec, changed: ClipSpec | None, decoder: str) -> Any:

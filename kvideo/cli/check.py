@@ -57,7 +57,7 @@ def check(
     videos = videos_to_check(data, root=root)
     opener = None
     if any(is_url(path) for path in videos.paths):
-        from kvideo.data.pipeline import open_remote
+        from kvideo.data.remote import open_remote
 
         opener = open_remote
     with Progress(len(videos.paths), "checking", unit="file") as progress:

@@ -13,15 +13,11 @@ import tensorflow as tf
 from kvideo.clip_spec import ClipSpec
 from kvideo.data.annotations import VideoSet, read_data
 from kvideo.data.loading import ClipReader, TrainingClips, default_workers
+from kvideo.data.remote import list_remote, open_remote
 from kvideo.data.sampling import Augmentation
 from kvideo.data.transforms import augment_clip
 from kvideo.errors import DataError
 from kvideo.registry import get_decoder
-
-
-def open_remote(path: str) -> Any:
-    """A binary file object of anything that `tf.io.gfile` opens (`gs://…`)."""
-    return tf.io.gfile.GFile(path, "rb")
 
 
 def clip_reader(spec: ClipSpec, decoder: str = "pyav") -> ClipReader:
@@ -121,7 +117,11 @@ def clip_dataset(
     Raises:
         DataError: no labelled videos.
     """
-    videos = data if isinstance(data, VideoSet) else read_data(data)
+    videos = (
+        data
+        if isinstance(data, VideoSet)
+        else read_data(data, listdir=list_remote, opener=open_remote)
+    )
     labelled = tuple(record for record in videos.records if record.labels)
     if not labelled:
         raise DataError(f"{videos.source or 'the data set'} has no labelled videos.")

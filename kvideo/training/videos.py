@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kvideo.data.annotations import find_splits, read_data, split_validation
 from kvideo.data.records import VideoSet, mirrored_classes
+from kvideo.data.remote import list_remote, open_remote
 from kvideo.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,25 +21,27 @@ def read_videos(
     experiment: Experiment, say: Callable[[str], None]
 ) -> tuple[VideoSet, VideoSet | None]:
     """Training and validation videos; says where they come from."""
-    parts = find_splits(experiment.data)
+    read = functools.partial(
+        read_data, root=experiment.root, listdir=list_remote, opener=open_remote
+    )
+    parts = find_splits(experiment.data, listdir=list_remote, opener=open_remote)
     split = experiment.split or ("train" if "train" in parts else None)
-    videos = read_data(experiment.data, root=experiment.root, split=split)
+    videos = read(experiment.data, split=split)
     notes = [*videos.notes]
+    # "train" goes with "val", and where a data set has several splits, "train2" with "val2".
+    other = split.replace("train", "val") if split and split.startswith("train") else ""
+    read_like = functools.partial(
+        read, class_names=videos.class_names, multi_label=videos.multi_label
+    )
+    validation = None
     if experiment.val is not None:
-        names = videos.class_names
-        validation = read_data(experiment.val, root=experiment.root, class_names=names)
+        validation = read_like(experiment.val)
+    elif other in parts:
+        validation = read_like(experiment.data, split=other)
+    elif experiment.val_fraction:
+        videos, validation = split_validation(videos, experiment.val_fraction, seed=experiment.seed)
+    if validation is not None:
         notes += validation.notes
-    else:
-        validation = None
-        if experiment.split is None and "val" in parts:
-            validation = read_data(
-                experiment.data, root=experiment.root, split="val", class_names=videos.class_names
-            )
-            notes += validation.notes
-        elif experiment.val_fraction:
-            videos, validation = split_validation(
-                videos, experiment.val_fraction, seed=experiment.seed
-            )
     for note in dict.fromkeys(notes):
         say(f"Note: {note}")
     if experiment.quarantine:
