@@ -384,6 +384,17 @@ def test_the_message_for_unreadable_videos_names_them(here: Path, tiny_videos: P
     assert found["metrics"]["num_videos"] == 10 and found["metrics"]["num_failed"] == 2
 
 
+def test_a_validation_video_that_fails_is_named(here: Path, tiny_videos: Path) -> None:
+    shutil.copytree(tiny_videos, here / "val")
+    (here / "val" / "left" / "0.mp4").write_bytes(b"nothing at all")
+    arguments = [*SLOW_FUSION, "--epochs", "2", "--val", "val", "--out", "run", "--json"]
+    result = run("fit", tiny_videos, *arguments)
+    assert result.exit_code == 0
+    assert result.stderr.count("1 video could not be read (1 unreadable)") == 1, result.stderr
+    (failure,) = document(result)["failures"]
+    assert "val/left/0.mp4" in failure
+
+
 def test_a_broken_file_among_good_ones(trained: Path, tiny_videos: Path, here: Path) -> None:
     (here / "broken.mp4").write_bytes(b"nothing at all")
     (here / "empty.mp4").write_bytes(b"")

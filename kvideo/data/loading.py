@@ -29,6 +29,7 @@ from kvideo.data.sampling import (
     view_windows,
 )
 from kvideo.errors import DataError, DecodeError
+from kvideo.text import plural
 
 GREY = 127
 _MAX_REPLACEMENTS = 20
@@ -95,7 +96,7 @@ class Failures:
             return ""
         reasons = collections.Counter(error.reason for error in errors)
         counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        lines = [f"{len(errors)} videos could not be read ({counts}):"]
+        lines = [f"{plural(len(errors), 'video')} could not be read ({counts}):"]
         lines += [f"  {error}" for error in errors[:limit]]
         if len(errors) > limit:
             lines.append(f"  … and {len(errors) - limit} more; `kvideo check` lists them all.")

@@ -47,7 +47,9 @@ class Validation:
     ) -> None:
         self.predictor = Predictor(model, batch_size)
         self.videos, self.reader, self.workers = videos, reader, workers
-        self.views, self.failures = Views(num_clips, 1), failures or Failures()
+        self.views = Views(num_clips, 1)
+        # An empty collection counts as false, so `or` would not do.
+        self.failures = Failures() if failures is None else failures
         total = len(videos.records) * num_clips * int(np.prod(reader.spec.shape))
         self._kept: list[tuple[VideoRecord, np.ndarray]] | None = None
         self._keep = total <= _KEEP_BYTES
