@@ -5,10 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from kvideo.clip_spec import ClipSpec, Views
+from kvideo.data.annotations import VideoRecord
+from kvideo.data.pipeline import clip_reader
 from kvideo.errors import PluginLoadError, UnknownNameError
-from kvideo.registry import MODELS, entries, find, get_builder
+from kvideo.registry import DECODERS, MODELS, entries, find, get_builder
 
 PYPROJECT = """
 [build-system]
@@ -19,12 +23,12 @@ name = "{name}"
 version = "1.2.3"
 [tool.setuptools]
 py-modules = ["{module}"]
-[project.entry-points."kvideo.models"]
+[project.entry-points."{group}"]
 {entries}
 """
 
 # A layer of its own, so that loading a saved model needs the plugin's code.
-MODEL = '''
+MODEL = """
 import keras
 
 
@@ -42,14 +46,33 @@ def tiny(num_classes, *, input_shape=(4, 16, 16, 3), classifier_activation="soft
     x = keras.layers.Dense(num_classes, name="logits")(x)
     outputs = keras.layers.Activation(classifier_activation, name="predictions")(x)
     return keras.Model(inputs, outputs, name="tiny")
-'''
+"""
+
+# A decoder that shows everything in negative.
+DECODER = """
+from kvideo.data.decode import open_video
 
 
-def _install(target: Path, name: str, module: str, source: str, points: dict[str, str]) -> None:
+def negative(path, *, opener=None, threads=1):
+    reader = open_video(path, opener=opener, threads=threads)
+    read = reader.read
+    reader.read = lambda times, **how: 255 - read(times, **how)
+    return reader
+"""
+
+
+def _install(
+    target: Path,
+    name: str,
+    module: str,
+    source: str,
+    points: dict[str, str],
+    group: str = MODELS,
+) -> None:
     project = target.parent / f"source-{name}"
     project.mkdir()
     lines = "\n".join(f'{key} = "{value}"' for key, value in points.items())
-    text = PYPROJECT.format(name=name, module=module, entries=lines)
+    text = PYPROJECT.format(name=name, module=module, entries=lines, group=group)
     (project / "pyproject.toml").write_text(text)
     (project / f"{module}.py").write_text(source)
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
@@ -65,6 +88,9 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     broken = "raise RuntimeError('this plugin is broken')"
     _install(target, "kvideo-broken", "broken_plugin", broken, {"broken": "broken_plugin:model"})
     _install(target, "kvideo-thief", "thief_plugin", MODEL, {"c3d": "thief_plugin:tiny"})
+    _install(
+        target, "kvideo-negative", "negative", DECODER, {"negative": "negative:negative"}, DECODERS
+    )
     return target
 
 
@@ -99,6 +125,17 @@ def test_a_plugin_is_found_and_a_broken_one_harms_nothing(with_plugins: Path) ->
     assert isinstance(caught.value.__cause__, RuntimeError)
     with pytest.warns(UserWarning):
         assert get_builder("slow_fusion").__name__ == "slow_fusion"
+
+
+def test_a_plugin_decodes(with_plugins: Path, tiny_videos: Path) -> None:
+    spec = ClipSpec(4, 10.0, (32, 32), short_side=32)
+    record = VideoRecord(str(next(tiny_videos.rglob("*.mp4"))))
+    plain, negative = (
+        clip_reader(spec, name).views(record, Views(2, 1)) for name in ("pyav", "negative")
+    )
+    np.testing.assert_array_equal(plain, 255 - negative)
+    with pytest.raises(UnknownNameError, match='no decoder "negativ"'):
+        clip_reader(spec, "negativ")
 
 
 def _kvideo(plugins: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
