@@ -12,15 +12,18 @@ Each decoder runs in a process of its own, which stays alive; the rounds alterna
 that a change of the machine's load meets all of them. Throughput is clips per second of wall time
 with two threads, each opening the file, reading its clip and closing the file again. Printed are
 medians over the rounds, the ratios to each peer round by round, and processor time per clip, which
-other programs on the machine disturb less. On Linux, rounds during which other programs used more
-than a tenth of the processors are thrown away and repeated. Before timing, the pixels are compared.
+other programs on the machine disturb less. Before timing, the pixels are compared.
+
+Two threads of one Python hand its lock to each other thousands of times a second, so wall time says
+little where other programs want the processors too. On Linux, root can take precedence for a while:
+
+    setsid --wait sh -c 'echo -20 > /proc/self/autogroup; exec python benchmarks/decode.py …'
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -107,46 +110,6 @@ class Decoder:
         return json.loads(answer)
 
 
-def busy_seconds():
-    """Processor time that all programs together have used."""
-    user, nice, system = (int(field) for field in Path("/proc/stat").read_text().split()[1:4])
-    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
-
-
-def wait_for_quiet():
-    """Returns when a second has passed in which the processors had little to do."""
-    while True:
-        busy = busy_seconds()
-        time.sleep(1)
-        if busy_seconds() - busy < 0.1 * os.cpu_count():
-            return
-        time.sleep(2)
-
-
-def quiet_rounds(decoders, request, rounds, tries):
-    """Answers of each decoder, in rounds during which little else ran."""
-    kept = []
-    for attempt in range(tries):
-        wait_for_quiet()
-        quiet, answers = True, {}
-        for name, decoder in decoders.items():
-            wall, busy = time.perf_counter(), busy_seconds()
-            answers[name] = decoder.ask(**request)
-            wall, busy = time.perf_counter() - wall, busy_seconds() - busy
-            others = busy - 1e-3 * answers[name]["cpu_ms"] * request["clips"]
-            quiet = quiet and others < 0.1 * wall * os.cpu_count()
-            if not quiet:
-                break
-        if quiet and attempt:  # the first one warms up
-            kept.append(answers)
-            if len(kept) == rounds:
-                break
-    if not kept:
-        raise SystemExit("the machine was never quiet; try later")
-    print(f"{len(kept)} quiet rounds of {attempt + 1}")
-    return {name: [answers[name] for answers in kept] for name in decoders}
-
-
 def compare(clips, indices, decoders, request):
     """Prints how far the pixels lie apart, and how far those of the next frames do."""
     with tempfile.TemporaryDirectory() as folder:
@@ -172,7 +135,6 @@ def main():
     parser.add_argument("--frames", type=int, default=303, help="frames in the video")
     parser.add_argument("--rate", type=float, default=30.0, help="its frames per second")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--tries", type=int, default=1000, help="rounds, noisy ones included")
     parser.add_argument("--clips", type=int, default=24, help="clips per round")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1, help="of each decoder, per file")
@@ -199,8 +161,13 @@ def main():
     for kind, indices in kinds.items():
         compare(kind, indices, decoders, request)
     for kind, indices in kinds.items():
-        asked = dict(indices=indices, clips=arguments.clips, workers=arguments.workers)
-        rounds = quiet_rounds(decoders, asked | request, arguments.rounds, arguments.tries)
+        rounds = {name: [] for name in names}
+        for number in range(arguments.rounds + 1):
+            for name, decoder in decoders.items():
+                asked = dict(indices=indices, clips=arguments.clips, workers=arguments.workers)
+                answer = decoder.ask(**asked, **request)
+                if number:  # the first one warms up
+                    rounds[name].append(answer)
         for name, answers in rounds.items():
             speed = [answer["clips_per_s"] for answer in answers]
             cpu = statistics.median(answer["cpu_ms"] for answer in answers)
