@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from conftest import ROOT, drifting, write_video
+from conftest import drifting, write_video
 
 import kvideo
 from kvideo.cli import COMMANDS, cli
@@ -90,27 +89,6 @@ def test_every_option_says_what_it_does(name: str) -> None:
 def test_version() -> None:
     result = run("--version")
     assert result.exit_code == 0 and kvideo.__version__ in result.stdout
-
-
-def documented_commands() -> list[str]:
-    """Every `$ kvideo …` line of the documentation."""
-    found = []
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
-        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-        found += re.findall(rf"^\s*(?:\$ )?(kvideo (?:{'|'.join(COMMANDS)})\b.*)", text, re.M)
-    return sorted({re.sub(r"\s+", " ", line).strip() for line in found})
-
-
-@pytest.mark.parametrize("line", documented_commands())
-def test_documented_commands_exist_with_these_options(line: str) -> None:
-    _, name, *arguments = shlex.split(line, comments=True)
-    for end in ("|", ">", "2>", "&&", ";"):
-        if end in arguments:
-            arguments = arguments[: arguments.index(end)]
-    command = cli.get_command(click.Context(cli), name)
-    assert command is not None
-    if not {"-h", "--help"} & set(arguments):
-        command.make_context(name, arguments)  # parses and checks; runs nothing
 
 
 # -- what the commands do --------------------------------------------------------------------------
