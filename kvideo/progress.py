@@ -142,7 +142,9 @@ class Progress:
     # Drawing. All of it runs under the lock.
 
     def _draw_if_due(self, now: float) -> None:
-        if self._stream is not None and now - self._drawn_at >= self._every:
+        if self._stream is None or now - self._drawn_at < self._every:
+            return
+        if self._in_place or self.total is None or self.done < self.total:  # the last line follows
             self._draw(now)
 
     def _draw(self, now: float) -> None:

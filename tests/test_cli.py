@@ -155,6 +155,14 @@ def test_fit_says_whether_clips_are_mirrored(tiny_videos: Path, here: Path) -> N
     assert "mirrored at random" in result.stderr
 
 
+def test_resuming_what_is_finished(trained: Path, here: Path) -> None:
+    shutil.copytree(trained, here / "run")
+    before = (here / "run" / "history.csv").read_bytes()
+    result = run("fit", "--resume", "run")
+    assert result.exit_code == 0 and "run is finished: all of its 1 epoch." in result.stderr
+    assert (here / "run" / "history.csv").read_bytes() == before
+
+
 def test_options_reach_the_experiment(tiny_videos: Path, here: Path) -> None:
     options = ["--framing", "letterbox", "--flip", "off", "--seed", "3", "--lr", "0.01"]
     options += ["--optimizer", "sgd", "--warmup-epochs", "0.5", "--val-fraction", "0.5"]

@@ -256,3 +256,13 @@ def test_standard_error_is_the_default(capsys):
 )
 def test_durations(seconds, text):
     assert format_duration(seconds) == text
+
+
+def test_a_log_has_one_last_line() -> None:
+    """Figures that come after the last unit, those of a validation say, are in it."""
+    stream, times = io.StringIO(), iter(range(0, 1000, 40))
+    with Progress(2, "epoch", stream, clock=lambda: next(times)) as progress:
+        progress.update(2, loss=0.5)
+        progress.update(0, val_loss=0.25)
+    (line,) = stream.getvalue().splitlines()
+    assert line.startswith("epoch: 2/2 (100%), in ") and "val loss 0.250" in line

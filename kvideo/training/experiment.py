@@ -15,6 +15,7 @@ from kvideo.data.sampling import Augmentation
 from kvideo.errors import DecodeError, UsageError
 from kvideo.files import make_folder, write_text_atomic
 from kvideo.registry import MODELS, find
+from kvideo.text import plural
 from kvideo.training.videos import read_videos
 
 if TYPE_CHECKING:
@@ -260,8 +261,11 @@ def run(
         make_folder(folder)
         if resume:
             loop.resume()
-            done = f"epoch {loop.state.epoch + 1}, step {loop.state.step + 1}"
-            say(f"Resuming {folder} at {done}.")
+            if loop.state.epoch >= experiment.epochs:
+                say(f"{folder} is finished: all of its {plural(experiment.epochs, 'epoch')}.")
+            else:
+                done = f"epoch {loop.state.epoch + 1}, step {loop.state.step + 1}"
+                say(f"Resuming {folder} at {done}.")
         else:
             loop.forget()
             write_text_atomic(folder / EXPERIMENT, experiment.to_json())

@@ -257,8 +257,12 @@ class Loop:
             row["data_wait"] = waited / seconds
             if self.validate is not None:
                 row.update(self.validate())
-                shown = {name: row[name] for name in row if name.startswith("val_")}
-                progress.update(0, **shown)
+                # In front of the others, since a narrow terminal shows the first figures only.
+                figures = self._training_figures()
+                shown = {name: row[name] for name in reversed(row) if name.startswith("val_")}
+                progress.update(0, **dict.fromkeys(figures), data_wait=None)
+                share = f"{row['data_wait']:.0%}"
+                progress.update(0, **shown, **figures, data_wait=share)
             row["seconds"] = time.perf_counter() - begun
         state.seconds += seconds
         state.waited += waited
