@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvideo.clip_spec import ClipSpec, Views
 from kvideo.errors import DataError, UsageError
+from kvideo.files import check_writable
 from kvideo.progress import Progress
 from kvideo.results import EvaluationResult
 
@@ -59,7 +60,10 @@ def fit(
     try:
         experiment = Experiment(data=os.fspath(data), model=model, **settings)
     except TypeError as cause:
-        raise UsageError(f"fit: {cause}") from cause
+        known = {field.name for field in dataclasses.fields(Experiment)}
+        unknown = sorted(set(settings) - known)
+        what = f"there is no setting {unknown[0]!r}" if unknown else str(cause)
+        raise UsageError(f"fit: {what}.") from cause
     return run(experiment, overwrite=overwrite, quiet=not verbose)
 
 
@@ -111,6 +115,8 @@ def evaluate(
     from kvideo.saving import model_info
     from kvideo.scores import describe_run
 
+    if out is not None:
+        check_writable(out)  # told now, not after an hour
     network = _load(model, precision)
     info = model_info(network)
     videos = data if isinstance(data, VideoSet) else _test_part(data, root, split, info)
@@ -157,6 +163,7 @@ def predict(
     batch_size: int = 8,
     workers: int | None = None,
     decoder: str = "pyav",
+    verbose: bool = False,
 ) -> list[Prediction]:
     """Labels video files; like `kvideo predict`.
 
@@ -171,6 +178,7 @@ def predict(
         batch_size: most clips that are run at once.
         workers: decoding threads; by default as many as processors.
         decoder: the name of a `kvideo.decoders` entry point.
+        verbose: progress on standard error.
 
     Returns:
         One `Prediction` for each file, in order. A file that fails has `error` set.
@@ -193,23 +201,22 @@ def predict(
         step = info.clip_spec.span / 2 if timeline is True else float(timeline)
         if not step > 0:
             raise UsageError(f"the timeline's step must be above 0 s, not {step}.")
-    return list(
-        predict_files(
-            network,
-            _videos_of(paths),
-            _reader(info.clip_spec, None, decoder),
-            views=_views(info.views, num_clips, num_crops),
-            timeline_step=step,
-            batch_size=batch_size,
-            workers=workers or _workers(),
-        )
+    videos = _videos_of(paths)
+    predictions = predict_files(
+        network,
+        videos,
+        _reader(info.clip_spec, None, decoder),
+        views=_views(info.views, num_clips, num_crops),
+        timeline_step=step,
+        batch_size=batch_size,
+        workers=workers or _workers(),
     )
-
-
-def model_file(model: str | os.PathLike[str]) -> Path:
-    """The model file that a path means: itself, or the best model of a run's folder."""
-    path = Path(model)
-    return path / "model.keras" if path.is_dir() else path
+    results = []
+    with Progress(len(videos), "predicting", unit="file", quiet=not verbose) as progress:
+        for prediction in predictions:
+            results.append(prediction)
+            progress.update()
+    return results
 
 
 def _videos_of(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
@@ -229,7 +236,7 @@ def _load(model: Any, precision: str) -> keras.Model:
     if not isinstance(model, str | os.PathLike):
         return model
     from kvideo.hardware import choose_precision
-    from kvideo.saving import load_model, read_info
+    from kvideo.saving import load_model, model_file, read_info
 
     path = model_file(model)
     read_info(path)  # a wrong file is told before TensorFlow is imported

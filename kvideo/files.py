@@ -69,6 +69,16 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
+def check_writable(folder: str | os.PathLike[str]) -> None:
+    """Makes a folder and sees whether files can be made in it.
+
+    Raises:
+        KVideoError: they cannot.
+    """
+    if not os.access(make_folder(folder), os.W_OK | os.X_OK):
+        raise KVideoError(f"cannot write into the folder {folder}; choose another one.")
+
+
 def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` to `path`, whole or not at all. Raises as `atomic_path` does."""
     with atomic_path(path) as temporary:

@@ -106,12 +106,21 @@ class ModelInfo:
         )
 
 
-def model_info(model: keras.Model) -> ModelInfo:
-    """The `ModelInfo` that a model was loaded or saved with.
+def model_file(model: str | os.PathLike[str]) -> Path:
+    """The model file that a path means: itself, or the best model of a run's folder."""
+    path = Path(model)
+    return path / "model.keras" if path.is_dir() else path
+
+
+def model_info(model: keras.Model | str | os.PathLike[str]) -> ModelInfo:
+    """The `ModelInfo` that a model was loaded or saved with, or that a file or a run holds.
 
     Raises:
+        ModelFileError: see `read_info`.
         UsageError: the model has none; `save_model(model, path, info)` gives it one.
     """
+    if isinstance(model, str | os.PathLike):
+        return read_info(model_file(model))
     info = getattr(model, "kvideo_info", None)
     if not isinstance(info, ModelInfo):
         raise UsageError(
@@ -205,7 +214,7 @@ def load_model(path: str | os.PathLike[str], *, precision: str = "float32") -> k
     that the file names.
 
     Args:
-        path: a `.keras` file.
+        path: a `.keras` file, or a run's folder.
         precision: `"float32"`, `"bfloat16"` or `"float16"`: what the layers compute in. Weights,
             logits and probabilities stay float32.
 
@@ -218,6 +227,7 @@ def load_model(path: str | os.PathLike[str], *, precision: str = "float32") -> k
     """
     if precision not in PRECISIONS:
         raise UsageError(f"precision must be one of {tuple(PRECISIONS)}, not {precision!r}.")
+    path = model_file(path)
     info = read_info(path)
     if info.builder:
         _import_builder(info.builder, path)
@@ -245,7 +255,7 @@ def load_model(path: str | os.PathLike[str], *, precision: str = "float32") -> k
 
 def _import_builder(builder: BuilderInfo, path: str | os.PathLike[str]) -> None:
     entry = entries(MODELS).get(builder.name)
-    if entry is None or entry.value != builder.entry_point:
+    if entry is None or entry.distribution != builder.distribution:
         raise ModelFileError(
             f'{path} holds the model "{builder.name}" of {builder.distribution} '
             f"{builder.version}, which is not installed: `pip install {builder.distribution}`."

@@ -692,3 +692,20 @@ def test_select_and_without(tmp_path):
     videos = read_data(tmp_path)
     assert relative(videos.select([2, 0]), tmp_path) == ["b/3.mp4", "a/1.mp4"]
     assert relative(videos.without([tmp_path / "b/2.mp4"]), tmp_path) == ["a/1.mp4", "b/3.mp4"]
+
+
+def test_class_names_beside_a_list_must_be_those_expected(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "list.csv").write_text("a.mp4 0\nb.mp4 1\n")
+    (tmp_path / "classes.txt").write_text("0 hugging\n1 kicking\n")
+    with pytest.raises(DataError, match="hugging and kicking, none of which.*hug and kick"):
+        read_data(tmp_path / "list.csv", class_names=("hug", "kick"))
+    turned = read_data(tmp_path / "list.csv", class_names=("kicking", "hugging"))
+    assert [record.labels for record in turned.records] == [(1,), (0,)]
+    # Classes that are mere numbers, and lists without names, go by position; the latter says so.
+    numbers = read_data(tmp_path / "list.csv", class_names=("0", "1"))
+    assert [record.labels for record in numbers.records] == [(0,), (1,)] and not numbers.notes
+    (tmp_path / "classes.txt").unlink()
+    plain = read_data(tmp_path / "list.csv", class_names=("hug", "kick"))
+    assert "taken as places" in plain.notes[0]

@@ -464,7 +464,7 @@ def test_the_main_job_as_processes(tiny_videos: Path, video: Path, tmp_path: Pat
     done = process("predict", "run", video, "bad.mp4", "--json", cwd=tmp_path)
     assert done.returncode == 1 and len(json.loads(done.stdout)) == 2
     assert done.stderr.splitlines()[-1] == "Error: 1 of 2 files could not be read."
-    assert len(done.stderr.splitlines()) == 2
+    assert len(done.stderr.splitlines()) == 3  # with the progress
 
 
 @pytest.mark.slow
@@ -518,3 +518,11 @@ def test_predictions_repeat(trained: Path, video: Path) -> None:
         np.random.seed(seed)
         found.append(run("predict", trained, video, "--json").stdout)
     assert found[0] == found[1]
+
+
+@pytest.mark.slow
+def test_clips_beyond_all_memory_get_a_sentence(tiny_videos: Path, tmp_path: Path) -> None:
+    huge = ["--model", "single_frame", "--size", "200000", "--epochs", "1", "--out", "run"]
+    done = process("fit", tiny_videos, *huge, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "the memory is not enough" in done.stderr and "Traceback" not in done.stderr

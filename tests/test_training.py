@@ -310,17 +310,47 @@ def test_model_fit_takes_the_dataset(tiny_videos: Path) -> None:
     ("change", "error", "message"),
     [
         ({"model": "slow_fusoin"}, UsageError, 'Did you mean "slow_fusion"'),
-        ({"model_options": {"withs": 3}}, UsageError, "slow_fusion.*cannot be built.*withs"),
+        (
+            {"model_options": {"withs": 3}},
+            UsageError,
+            "slow_fusion.*cannot be built.*withs.*arguments are .*widths",
+        ),
         ({"num_frames": 0}, UsageError, "num_frames must be at least 1"),
         ({"freeze": "nothing"}, UsageError, 'no layer "nothing"'),
         ({"val": "missing_folder"}, DataError, "missing_folder"),
         ({"class_weights": "odd"}, UsageError, "none, balanced"),
+        ({"framing": "odd"}, UsageError, "framing must be one of"),
+        ({"decoder": "pyaw"}, UsageError, 'Did you mean "pyav"'),
+        ({"model": None, "weights": "README.md"}, UsageError, "README.md is not a .keras file"),
     ],
 )
 def test_mistakes_are_named(tiny_videos: Path, tmp_path: Path, change, error, message) -> None:
     with pytest.raises(error, match=message):
         fit(tiny_videos, tmp_path / "run", **change)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_a_checkpoint_is_resumed_from_its_beginning(
+    tiny_videos: Path, tmp_path: Path
+) -> None:
+    from kvideo.training.loop import TrainingDiverged
+
+    with pytest.raises(TrainingDiverged):
+        fit(tiny_videos, tmp_path / "run", optimizer="sgd", learning_rate=1e30, batch_size=1)
+    assert not (tmp_path / "run" / "checkpoint" / "last.npz").exists()
+    path = tmp_path / "run" / "experiment.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "learning_rate": 0.01}))
+    assert len(kvideo.fit(resume=tmp_path / "run", verbose=False).history) == 2
+
+
+def test_deterministic_runs_choose_float32(tiny_videos: Path, tmp_path: Path) -> None:
+    results = [
+        fit(tiny_videos, tmp_path / name, deterministic=True, precision="auto", seed=3)
+        for name in ("one", "two")
+    ]
+    one, two = (weights(result.model_path) for result in results)
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_an_existing_run_is_not_overwritten(tiny_videos: Path, tmp_path: Path) -> None:

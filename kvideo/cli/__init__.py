@@ -21,6 +21,17 @@ COMMANDS = {
 }
 
 
+_OUT_OF_MEMORY = (
+    "the memory is not enough for this. Smaller clips (--size, --frames), fewer at once "
+    "(--batch-size), or fewer --workers need less."
+)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, NumPy or TensorFlow ran out of memory."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported one by one, so that `--help` is quick."""
 
@@ -54,6 +65,11 @@ class LazyGroup(click.Group):
         except KVideoError as error:
             click.echo(f"Error: {error}", err=True)
             context.exit(error.exit_status)
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            click.echo(f"Error: {_OUT_OF_MEMORY}", err=True)
+            context.exit(1)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -53,10 +53,9 @@ def evaluate(
     evaluation.json, report.html and confusion.png.
     """
     from kvideo.api import evaluate as run
-    from kvideo.api import model_file
     from kvideo.cli.startup import import_quietly
     from kvideo.report import format_result
-    from kvideo.saving import read_info
+    from kvideo.saving import model_file, read_info
 
     path = model_file(model)
     folder = Path(out) if out else path.parent

@@ -91,7 +91,6 @@ def fit(
         raise click.UsageError('name the DATA to train on (a folder, a list, or "demo").')
     else:
         experiment = Experiment(data=data, **given)
-    import_quietly()
-    result = run(experiment, resume=resume is not None, overwrite=overwrite)
+    result = run(experiment, resume=resume is not None, overwrite=overwrite, prepare=import_quietly)
     if as_json:
         print_json(result.to_json())

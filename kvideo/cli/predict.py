@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -59,11 +60,10 @@ def predict(
     """
     from kvideo.cli.startup import import_quietly
     from kvideo.errors import KVideoError, UsageError
-    from kvideo.saving import read_info
+    from kvideo.saving import model_file, read_info
 
     if step is not None and not timeline:
         raise UsageError("--step is the timeline's; give --timeline as well.")
-    from kvideo.api import model_file
     from kvideo.api import predict as run
 
     read_info(model_file(model))
@@ -78,6 +78,7 @@ def predict(
         batch_size=batch_size,
         workers=workers,
         decoder=decoder,
+        verbose=len(files) > 1 or os.path.isdir(files[0]),
     )
     failed = [prediction for prediction in predictions if prediction.error]
     if as_json:

@@ -19,7 +19,7 @@ def import_quietly() -> None:
             import tensorflow as tf
 
             tf.config.list_logical_devices()
-        except BaseException:
+        except Exception:
             messages.seek(0)
             os.write(kept, messages.read())
             raise

@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from kvideo.data.class_names import (
     ClassNames,
+    as_integer,
     class_file_beside,
     given_class_names,
     infer_class_names,
@@ -37,7 +38,7 @@ from kvideo.data.parts import ALL, choose_part, split_files, split_folders, with
 from kvideo.data.records import VideoRecord, VideoSet, mirrored_classes
 from kvideo.data.splits import split_validation
 from kvideo.errors import DataError, UsageError
-from kvideo.text import plural
+from kvideo.text import enumerate_words, plural
 
 __all__ = ["VideoRecord", "VideoSet", "find_splits", "read_data", "split_validation"]
 
@@ -355,9 +356,7 @@ class _Reader:
             return self.names
         names = self._names_beside(file, entries) or ucf101_folders(entries)
         if self.names is not None:
-            # Numbers in the list go by the list's own names; where it has none, by position.
-            known = names is not None and not set(names.names).isdisjoint(self.names.names)
-            return names.in_order_of(self.names) if names and known else self.names
+            return self._in_expected_order(names, entries, notes)
         if names is None:
             labels = (label for entry in entries for label in entry.labels)
             return infer_class_names(labels, self.data)
@@ -365,6 +364,27 @@ class _Reader:
         if len(in_use) < len(names.names):
             notes.append(f"{len(names.names)} classes from {names.source}, {len(in_use)} in use.")
         return names
+
+    def _in_expected_order(
+        self, names: ClassNames | None, entries: list[Entry], notes: list[str]
+    ) -> ClassNames:
+        """The classes asked for. Numbers go by the list's own names; without these, by position."""
+        expected = cast(ClassNames, self.names)
+        if names is not None and not set(names.names).isdisjoint(expected.names):
+            return names.in_order_of(expected)
+        if all(as_integer(name) is not None for name in expected.names):
+            return expected
+        if names is not None:
+            raise DataError(
+                f"{names.source} names the classes {enumerate_words(names.names)}, none of which "
+                f"is among those expected ({enumerate_words(expected.names)})."
+            )
+        if any(as_integer(label) is not None for entry in entries for label in entry.labels):
+            notes.append(
+                f"the class numbers in {self.data} are taken as places in the expected classes "
+                f"({enumerate_words(expected.names)})."
+            )
+        return expected
 
     def _names_beside(self, file: str, entries: list[Entry]) -> ClassNames | None:
         """Class names from a file beside the annotation that knows at least one of the labels."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from kvideo.errors import KVideoError, UsageError
 from kvideo.hardware import choose_precision, choose_strategy, suits_precision
 from kvideo.registry import MODELS, Entry, find
 from kvideo.saving import PRECISIONS, BuilderInfo, ModelInfo, load_model, model_info
-from kvideo.text import plural
+from kvideo.text import enumerate_words, plural
 from kvideo.training.experiment import Experiment, experiment_clip
 from kvideo.training.loop import Loop, LoopOptions
 from kvideo.training.losses import balanced_class_weights
@@ -52,6 +53,8 @@ def assemble(
     if experiment.deterministic:
         tf.config.experimental.enable_op_determinism()
     precision = choose_precision(experiment.precision)
+    if experiment.precision == "auto" and experiment.deterministic:
+        precision = "float32"  # bfloat16 does not repeat to the bit everywhere
     strategy = choose_strategy(experiment.strategy)
     with strategy.scope():
         model, info = _model(experiment, videos, precision, say)
@@ -215,10 +218,16 @@ def _build(
         raise UsageError(
             f'the model "{entry.name}" cannot be built for clips of {spec.shape}'
             + (f" with {options}" if options else "")
-            + f": {cause}"
+            + f": {cause}. Its arguments are {enumerate_words(_arguments(entry.load()))}."
         ) from cause
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def _arguments(builder: Callable[..., Any]) -> list[str]:
+    """What `--set` may name."""
+    given = {"num_classes", "input_shape", "classifier_activation"}
+    return [name for name in inspect.signature(builder).parameters if name not in given]
 
 
 def _builder_info(entry: Entry, options: dict[str, Any]) -> BuilderInfo:

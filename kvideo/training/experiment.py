@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ from kvideo.clip_spec import ClipSpec
 from kvideo.data.sampling import Augmentation
 from kvideo.errors import DecodeError, UsageError
 from kvideo.files import make_folder, write_text_atomic
-from kvideo.registry import MODELS, find
+from kvideo.registry import DECODERS, MODELS, find
+from kvideo.saving import read_info
 from kvideo.text import plural
 from kvideo.training.videos import read_videos
 
@@ -120,8 +122,11 @@ class Experiment:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, os.fspath(getattr(self, name)))
         if self.size is not None:
-            object.__setattr__(self, "size", tuple(self.size))
-        if self.model is None and not (self.weights or "").endswith(".keras"):
+            sides = (self.size, self.size) if isinstance(self.size, int) else self.size
+            object.__setattr__(self, "size", tuple(sides))
+        if self.model is None and self.weights and not self.weights.endswith(".keras"):
+            raise UsageError(f"{self.weights} is not a .keras file; name a model to take it.")
+        if self.model is None and not self.weights:
             raise UsageError("name a model (`kvideo models` lists them), or weights to start from.")
         _choice("optimizer", self.optimizer, OPTIMIZERS)
         _choice("class_weights", self.class_weights, ("none", "balanced"))
@@ -147,6 +152,7 @@ class Experiment:
         if self.early_stopping is not None:
             _check("early_stopping", self.early_stopping >= 1, self.early_stopping, "at least 1")
         self.augmentation(flip=False)  # checks its own ranges
+        experiment_clip(self, ClipSpec(num_frames=1))  # likewise
 
     def augmentation(self, flip: bool) -> Augmentation:
         """The random changes to training clips."""
@@ -234,6 +240,7 @@ def run(
     resume: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
+    prepare: Callable[[], None] | None = None,
 ) -> FitResult:
     """Carries out an experiment.
 
@@ -242,6 +249,7 @@ def run(
         resume: go on from the last checkpoint of `experiment.out`.
         overwrite: train into `experiment.out` even if there is a run already.
         quiet: no progress and no remarks on standard error.
+        prepare: is called when the data has been read, before TensorFlow is imported.
 
     Raises:
         UsageError: arguments that contradict each other.
@@ -251,15 +259,23 @@ def run(
     """
     say = _silent if quiet else _to_stderr
     if experiment.model is not None:
-        find(MODELS, experiment.model)  # an unknown name is told before anything is read
-    videos, validation = read_videos(experiment, say)
-    from kvideo.training.assembly import assemble
-
+        find(MODELS, experiment.model)  # wrong names are told before anything is read
+    find(DECODERS, experiment.decoder)
+    if experiment.weights and experiment.weights.endswith(".keras"):
+        read_info(experiment.weights)
     folder = _run_folder(experiment, resume, overwrite)
+    videos, validation = read_videos(experiment, say)
+    if prepare is not None:
+        prepare()
+    from kvideo.training.assembly import assemble
+    from kvideo.training.loop import CHECKPOINT
+
     experiment = dataclasses.replace(experiment, **_absolute_paths(experiment, folder))
     with assemble(experiment, videos, validation, folder, say, quiet) as loop:
         make_folder(folder)
-        if resume:
+        if resume and not (folder / CHECKPOINT).exists():
+            say(f"{folder} has no checkpoint yet: starting from the beginning.")
+        elif resume:
             loop.resume()
             if loop.state.epoch >= experiment.epochs:
                 say(f"{folder} is finished: all of its {plural(experiment.epochs, 'epoch')}.")

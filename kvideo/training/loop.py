@@ -235,10 +235,10 @@ class Loop:
         share = self.waiting_share()
         if share > _LOADER_BOUND:
             return (
-                f"The loader was the bottleneck: {share:.0%} of the time was spent waiting for "
-                "clips. More --workers or smaller videos would help."
+                f"The loader was the bottleneck: the model waited for clips {share:.0%} of the "
+                "time. More --workers or smaller videos would help."
             )
-        return f"The model was the bottleneck: only {share:.0%} of the time went into waiting."
+        return f"The model was the bottleneck: it waited for clips only {share:.0%} of the time."
 
     def _epoch(self, history: History, interrupted: threading.Event) -> None:
         state, options = self.state, self.options
