@@ -115,8 +115,6 @@ def evaluate(
     from kvideo.saving import model_info
     from kvideo.scores import describe_run
 
-    if out is not None:
-        check_writable(out)  # told now, not after an hour
     network = _load(model, precision)
     info = model_info(network)
     videos = data if isinstance(data, VideoSet) else _test_part(data, root, split, info)
@@ -129,6 +127,8 @@ def evaluate(
             print(f"Note: {note}", file=sys.stderr, flush=True)
     reader, count = _reader(info.clip_spec, clip_spec, decoder), workers or _workers()
     views = _views(info.views, num_clips, num_crops)
+    if out is not None:
+        check_writable(out)  # told now, not after an hour
     details = describe_run(
         model=model if isinstance(model, str | os.PathLike) else network.name,
         data=videos.source,
