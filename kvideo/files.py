@@ -70,12 +70,15 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def check_writable(folder: str | os.PathLike[str]) -> None:
-    """Makes a folder and sees whether files can be made in it.
+    """Sees whether files can be made in a folder, which need not exist yet. Makes nothing.
 
     Raises:
         KVideoError: they cannot.
     """
-    if not os.access(make_folder(folder), os.W_OK | os.X_OK):
+    nearest = Path(os.path.abspath(folder))
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise KVideoError(f"cannot write into the folder {folder}; choose another one.")
 
 

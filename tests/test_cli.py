@@ -79,7 +79,7 @@ def test_help(command: str | None, flag: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_says_what_it_does(name: str) -> None:
-    command = cli.get_command(click.Context(cli), name)
+    command = cli.get_command(click.Context(cli, **cli.context_settings), name)
     assert command is not None and command.help
     for parameter in command.params:
         if isinstance(parameter, click.Option):

@@ -8,7 +8,13 @@ import sys
 import pytest
 
 from kvideo.errors import KVideoError
-from kvideo.files import atomic_path, is_disk_full, write_bytes_atomic, write_text_atomic
+from kvideo.files import (
+    atomic_path,
+    check_writable,
+    is_disk_full,
+    write_bytes_atomic,
+    write_text_atomic,
+)
 
 
 def names(folder):
@@ -142,3 +148,11 @@ def test_other_things_that_cannot_be_written(tmp_path):
                 temporary.write_text("x")
             finally:
                 temporary.rmdir()
+
+
+def test_a_folder_is_seen_to_be_writable_without_making_it(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "deep")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(KVideoError, match="cannot write into the folder .*file"):
+        check_writable(tmp_path / "file" / "inside")
