@@ -41,7 +41,7 @@ def test_commands_and_their_options_exist(line: str) -> None:
             arguments = arguments[: arguments.index(end)]
     if name == "fit" and "slow_fusoin" in arguments:
         return  # the example of a mistake
-    command = cli.get_command(click.Context(cli), name)
+    command = cli.get_command(click.Context(cli, **cli.context_settings), name)
     assert command is not None and name in COMMANDS
     context = command.make_context(name, arguments)  # parses and checks; runs nothing
     if name == "fit":

@@ -150,7 +150,7 @@ def test_other_things_that_cannot_be_written(tmp_path):
                 temporary.rmdir()
 
 
-def test_a_folder_is_seen_to_be_writable_without_making_it(tmp_path: Path) -> None:
+def test_a_folder_is_seen_to_be_writable_without_making_it(tmp_path):
     check_writable(tmp_path / "new" / "deep")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("")
