@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import kvideo
+from kvideo.clip_spec import ClipSpec
 from kvideo.errors import ModelFileError, UnknownNameError, UsageError
 from kvideo.models.fusion import slow_fusion
+from kvideo.saving import ModelInfo
 from kvideo.training.assembly import make_optimizer
 from kvideo.training.checkpoint import read_checkpoint, restore_variables, write_checkpoint
 from kvideo.training.experiment import Experiment
@@ -204,3 +207,10 @@ def test_an_experiment_survives_its_file(tmp_path) -> None:
             Experiment.from_folder(tmp_path)
     with pytest.raises(UsageError, match="not a run's folder"):
         Experiment.from_folder(tmp_path / "nowhere")
+
+
+def test_a_clip_that_the_model_cannot_take_is_refused(small: keras.Model, tiny_videos) -> None:
+    names = ("left", "right", "other")
+    small.kvideo_info = ModelInfo(ClipSpec(4, 10.0, (16, 16)), names)
+    with pytest.raises(UsageError, match=r"takes clips of \(4, 16, 16, 3\), not \(2, 16, 16, 3\)"):
+        kvideo.evaluate(small, tiny_videos, clip_spec=ClipSpec(2, 10.0, (16, 16)), verbose=False)

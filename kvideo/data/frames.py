@@ -16,6 +16,7 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from kvideo.data.packets import Run
@@ -317,15 +318,13 @@ class FrameSource:
         if self._run is not None and self._run.held is None and self._run.first_packet:
             if self._run.first_packet == self._start and self._run.floor == -math.inf:
                 return self._run  # nothing has been taken from it
-        try:
+        with suppress(FFmpegError):  # a file that cannot be sought is opened anew, as below
             pts, dts, _ = self._start or (None, None, None)
             stamp = min((s for s in (pts, dts) if s is not None), default=0)
             self.container.seek(stamp, stream=self.stream)
             run = Run(self.container, self.stream, self.jump)
             if run.pull() and run.first_packet == self._start:
                 return run
-        except FFmpegError:
-            pass  # it cannot seek; opening it anew always works
         self.container.close()
         return self._open()
 
