@@ -1,15 +1,19 @@
 """Every layer: the generic check, and a reference in NumPy written from the formula."""
 
+import contextlib
 import itertools
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from layer_checks import run_layer_check
 
 from kvideo.errors import UsageError
 from kvideo.layers import (
     BatchNorm,
+    DepthwiseConv3D,
+    DropPath,
     FoldTime,
     FramesToChannels,
     Norm,
@@ -17,7 +21,9 @@ from kvideo.layers import (
     UnfoldTime,
     conv_unit,
     depthwise_unit_2d,
+    max_pool,
 )
+from kvideo.layers.normalization import exact_statistics
 
 CASES = {
     "pixels": (PixelNormalization, {}, (2, 3, 4, 5, 3), (2, 3, 4, 5, 3), {}),
@@ -39,6 +45,35 @@ CASES = {
         (2, 3, 4, 5, 6),
         {"trainable": 2, "non_trainable": 2},
     ),
+    "batch_norm_wide": (
+        BatchNorm,
+        {"momentum": 0.9},
+        (2, 3, 4, 4, 16),
+        (2, 3, 4, 4, 16),
+        {"trainable": 2, "non_trainable": 2},
+    ),
+    "depthwise": (
+        DepthwiseConv3D,
+        {"kernel_size": 3},
+        (2, 4, 5, 6, 8),
+        (2, 4, 5, 6, 8),
+        {"trainable": 2},
+    ),
+    "depthwise_over_time": (
+        DepthwiseConv3D,
+        {"kernel_size": (5, 1, 1), "use_bias": False},
+        (2, 6, 4, 5, 8),
+        (2, 6, 4, 5, 8),
+        {"trainable": 1},
+    ),
+    "depthwise_strides": (
+        DepthwiseConv3D,
+        {"kernel_size": 3, "strides": 2, "padding": "valid", "depth_multiplier": 2},
+        (2, 7, 8, 9, 4),
+        (2, 3, 3, 4, 8),
+        {"trainable": 2},
+    ),
+    "drop_path": (DropPath, {"rate": 0.25, "seed": 3}, (8, 2, 3, 3, 4), (8, 2, 3, 3, 4), {}),
 }
 
 
@@ -170,3 +205,161 @@ def test_depthwise_unit_sees_each_channel_alone(rng):
         [convolve(x[..., c : c + 1], kernel[:, :, c : c + 1]) for c in range(3)], axis=-1
     )
     np.testing.assert_allclose(model(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (4, 3, 5), (2, 6, 6, 5), (2, 4, 6, 6, 5)], ids=len)
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_batch_norm_gives_what_keras_gives(rng, shape, exact, training):
+    """Outputs, gradients and moving averages, by the fused kernel and by the exact way."""
+    x = tf.constant(rng.normal(2.0, 3.0, shape).astype("float32"))
+    upstream = tf.constant(rng.normal(size=shape).astype("float32"))
+    found = []
+    for layer in (BatchNorm(epsilon=1e-3), keras.layers.BatchNormalization(epsilon=1e-3)):
+        layer.build(shape)
+        layer.set_weights(
+            [0.5 + np.arange(5.0) / 4, np.arange(5.0), np.arange(5.0), 1 + np.arange(5.0)]
+        )
+        with exact_statistics() if exact else contextlib.nullcontext():
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = layer(x, training=training)
+            sources = [x, layer.gamma.value, layer.beta.value]
+            gradients = tape.gradient(y, sources, output_gradients=upstream)
+        found.append([y, *gradients, *(weight.numpy() for weight in layer.weights)])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("channels", [8, 16])
+def test_batch_norm_in_bfloat16_keeps_type_and_statistics(rng, channels):
+    x = rng.normal(3.0, 2.0, (2, 4, 8, 8, channels)).astype("float32")
+    layer = BatchNorm(dtype="mixed_bfloat16", momentum=0.0)
+    y = layer(tf.cast(x, "bfloat16"), training=True)
+    assert y.dtype == tf.bfloat16 and layer.moving_mean.dtype == "float32"
+    np.testing.assert_allclose(layer.moving_mean, x.mean((0, 1, 2, 3)), rtol=2e-3)
+    np.testing.assert_allclose(layer.moving_variance, x.var((0, 1, 2, 3)), rtol=5e-3)
+    z = layer(tf.cast(x, "bfloat16"), training=False)
+    np.testing.assert_allclose(tf.cast(y, "float32"), tf.cast(z, "float32"), atol=0.05)
+
+
+def test_frozen_batch_norm_keeps_its_statistics(rng):
+    layer = BatchNorm(trainable=False)
+    x = rng.normal(5.0, 1.0, (2, 3, 4, 4, 3)).astype("float32")
+    y = layer(x, training=True)
+    np.testing.assert_allclose(y, x / np.sqrt(1 + 1e-3), rtol=1e-5)
+    np.testing.assert_array_equal(layer.moving_mean, np.zeros(3))
+
+
+def test_exact_statistics_hold_six_digits(rng):
+    x = rng.normal(10.0, 1.0, (8, 10, 64, 64, 3)).astype("float32")
+    layer = BatchNorm(momentum=0.0)
+    with exact_statistics():
+        layer(x, training=True)
+    expected = x.astype("float64").var((0, 1, 2, 3))
+    np.testing.assert_allclose(layer.moving_variance, expected, rtol=5e-6)
+
+
+def depthwise(x, kernel, strides, padding):
+    """The sum over the kernel's places, by the definition."""
+    sizes = kernel.shape[:3]
+    lengths = []
+    if padding == "same":
+        pads = []
+        for size, k, step in zip(x.shape[1:4], sizes, strides, strict=True):
+            lengths.append(-(-size // step))
+            total = max((lengths[-1] - 1) * step + k - size, 0)
+            pads.append((total // 2, total - total // 2))
+        x = np.pad(x, [(0, 0), *pads, (0, 0)])
+    else:
+        lengths = [(n - k) // s + 1 for n, k, s in zip(x.shape[1:4], sizes, strides, strict=True)]
+    result = 0.0
+    for place in itertools.product(*(range(size) for size in sizes)):
+        cut = tuple(
+            slice(first, first + (n - 1) * step + 1, step)
+            for first, n, step in zip(place, lengths, strides, strict=True)
+        )
+        part = x[(slice(None), *cut)]
+        result = result + part[..., None] * kernel[place]  # (B, T', H', W', C, M)
+    return result.reshape(*result.shape[:4], -1)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (5, 1, 1), (2, 3, 3), (1, 3, 3), (4, 1, 1)])
+@pytest.mark.parametrize("strides", [(1, 1, 1), (1, 2, 2), (2, 1, 1), (3, 2, 2)])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("multiplier", [1, 2])
+def test_depthwise_follows_the_definition(rng, kernel, strides, padding, multiplier):
+    x = rng.normal(size=(2, 7, 6, 8, 3)).astype("float32")
+    layer = DepthwiseConv3D(kernel, strides, padding, depth_multiplier=multiplier)
+    layer.build(x.shape)
+    layer.bias.assign(np.arange(3 * multiplier))
+    expected = depthwise(x, np.asarray(layer.kernel), strides, padding)
+    result = layer(x)
+    assert result.shape == expected.shape == layer.compute_output_shape(x.shape)
+    np.testing.assert_allclose(result, expected + np.arange(3 * multiplier), atol=1e-4)
+
+
+def test_depthwise_takes_clips_of_unknown_size(rng):
+    layer = DepthwiseConv3D(3, 2)
+    model = keras.Sequential([keras.Input((None, None, None, 4)), layer])
+    x = rng.normal(size=(1, 7, 6, 9, 4)).astype("float32")
+    expected = depthwise(x, np.asarray(layer.kernel), (2, 2, 2), "same")
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"kernel_size": 0}, "kernel_size"),
+        ({"kernel_size": (3, 3)}, "kernel_size"),
+        ({"kernel_size": 3, "strides": (1, 2, 1)}, "height and width"),
+        ({"kernel_size": 3, "padding": "half"}, "padding"),
+    ],
+)
+def test_depthwise_refuses(arguments, named):
+    with pytest.raises(UsageError, match=named):
+        DepthwiseConv3D(**arguments)
+
+
+def test_drop_path_drops_whole_examples_and_keeps_the_mean():
+    layer = DropPath(0.25, seed=0)
+    x = np.ones((4000, 2, 2), "float32")
+    np.testing.assert_array_equal(layer(x, training=False), x)
+    y = np.asarray(layer(x, training=True))
+    values = y.reshape(4000, -1)
+    assert (values.min(axis=1) == values.max(axis=1)).all()
+    np.testing.assert_allclose(np.unique(values), [0, 4 / 3], rtol=1e-6)
+    assert abs(values.mean() - 1.0) < 0.05
+    with pytest.raises(UsageError, match="rate"):
+        DropPath(1.0)
+
+
+@pytest.mark.parametrize("size", [7, 8])
+def test_half_padding_is_the_same_on_both_sides(rng, size):
+    """At stride 2 on an even size it differs from TensorFlow's "same"."""
+    x = rng.normal(size=(1, 3, size, size, 2)).astype("float32")
+    clip = keras.Input(x.shape[1:])
+    unit = conv_unit(
+        clip, 4, (1, 3, 3), strides=(1, 2, 2), padding="half", norm=None, activation=None, name="a"
+    )
+    model = keras.Model(clip, unit)
+    kernel = np.asarray(model.get_layer("a").kernel)
+    full = convolve(x, kernel)
+    np.testing.assert_allclose(model(x), full[:, :, ::2, ::2], atol=1e-5)
+    pool = keras.Model(clip, max_pool(clip, (1, 3, 3), strides=(1, 2, 2), name="b"))
+    positive = np.abs(x)
+    padded = np.pad(positive, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)])
+    windows = [padded[:, :, i : i + size, j : j + size] for i in range(3) for j in range(3)]
+    np.testing.assert_array_equal(pool(positive), np.max(windows, axis=0)[:, :, ::2, ::2])
+
+
+def test_half_padding_copies_nothing_where_same_does():
+    clip = keras.Input((4, 8, 8, 3))
+    model = keras.Model(clip, conv_unit(clip, 4, 3, padding="half", name="a"))
+    assert [layer.name for layer in model.layers[1:]] == ["a", "a_bn", "a_relu"]
+
+
+def test_a_residual_branch_can_begin_at_zero():
+    clip = keras.Input((2, 4, 4, 3))
+    unit = conv_unit(clip, 4, 3, zero_scale=True, activation=None, name="a")
+    assert not np.asarray(keras.Model(clip, unit)(np.ones((1, 2, 4, 4, 3)))).any()

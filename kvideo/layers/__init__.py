@@ -1,12 +1,16 @@
 """Layers of kvideo. Importing this package registers them, so that saved models can be loaded."""
 
-from kvideo.layers.conv import Norm, batch_norm, conv_unit, depthwise_unit_2d
+from kvideo.layers.conv import Norm, batch_norm, conv_unit, depthwise_unit_2d, max_pool
+from kvideo.layers.depthwise import DepthwiseConv3D
+from kvideo.layers.drop_path import DropPath
 from kvideo.layers.frames import FoldTime, FramesToChannels, UnfoldTime
 from kvideo.layers.normalization import BatchNorm
 from kvideo.layers.pixels import PixelNormalization
 
 __all__ = [
     "BatchNorm",
+    "DepthwiseConv3D",
+    "DropPath",
     "FoldTime",
     "FramesToChannels",
     "Norm",
@@ -15,4 +19,5 @@ __all__ = [
     "batch_norm",
     "conv_unit",
     "depthwise_unit_2d",
+    "max_pool",
 ]

@@ -9,6 +9,8 @@ import keras
 
 from kvideo.layers.normalization import BatchNorm
 
+Sizes = int | tuple[int, ...]
+
 _CONVOLUTIONS = {4: keras.layers.Conv2D, 5: keras.layers.Conv3D}
 
 
@@ -28,20 +30,33 @@ class Norm:
 NORM = Norm()
 
 
-def batch_norm(name: str, norm: Norm = NORM) -> keras.Layer:
-    """The batch norm of every model here; its statistics are those of all devices together."""
-    return BatchNorm(momentum=norm.momentum, epsilon=norm.epsilon, name=name)
+def batch_norm(name: str, norm: Norm = NORM, *, zero_scale: bool = False) -> keras.Layer:
+    """The batch norm of every model here; its statistics are those of all devices together.
+
+    Args:
+        name: the layer's name.
+        norm: momentum and epsilon.
+        zero_scale: begins with a scale of 0: put last in a residual branch, it makes the block
+            begin as the identity (Goyal et al. 2017, section 5.1).
+    """
+    return BatchNorm(
+        momentum=norm.momentum,
+        epsilon=norm.epsilon,
+        gamma_initializer="zeros" if zero_scale else "ones",
+        name=name,
+    )
 
 
 def conv_unit(
     inputs: Any,
     filters: int,
-    kernel_size: int | tuple[int, ...],
+    kernel_size: Sizes,
     *,
     name: str,
-    strides: int | tuple[int, ...] = 1,
+    strides: Sizes = 1,
     padding: str = "same",
     norm: Norm | None = NORM,
+    zero_scale: bool = False,
     activation: str | None = "relu",
 ) -> Any:
     """Convolution, batch norm, activation, as layers `name`, `name_bn` and `name_<activation>`.
@@ -54,13 +69,17 @@ def conv_unit(
         kernel_size: one size for all axes, or (H, W) or (T, H, W).
         name: the convolution's name, and the beginning of the others'.
         strides: as `kernel_size`.
-        padding: `"same"` or `"valid"`.
+        padding: `"same"` (as TensorFlow), `"valid"`, or `"half"`: kernel // 2 zeros on both
+            sides, as PyTorch's models have it. These differ from "same" where the stride is 2 and
+            the size even; a layer `name_pad` makes them then.
         norm: the batch norm that follows, or None.
+        zero_scale: whether its scale begins at 0; see `batch_norm`.
         activation: a Keras activation's name, or None.
 
     Returns:
         A Keras tensor of the same rank with `filters` channels.
     """
+    x, padding = _pad(inputs, kernel_size, strides, padding, name)
     convolution = _CONVOLUTIONS[len(inputs.shape)](
         filters,
         kernel_size,
@@ -70,7 +89,40 @@ def conv_unit(
         kernel_initializer="he_normal",
         name=name,
     )
-    return _norm_and_activation(convolution(inputs), name, norm, activation)
+    return _norm_and_activation(convolution(x), name, norm, activation, zero_scale)
+
+
+def max_pool(
+    inputs: Any, pool_size: Sizes, *, strides: Sizes, name: str, padding: str = "half"
+) -> Any:
+    """3D max-pool whose `"half"` padding is that of `conv_unit`.
+
+    Zeros pad it, so its input must not be negative (it follows a ReLU).
+
+    Args:
+        inputs: Keras tensor (B, T, H, W, C).
+        pool_size: one size for all axes, or (T, H, W).
+        strides: likewise.
+        name: the layer's name.
+        padding: `"same"`, `"valid"` or `"half"`.
+    """
+    x, padding = _pad(inputs, pool_size, strides, padding, name)
+    return keras.layers.MaxPooling3D(pool_size, strides, padding=padding, name=name)(x)
+
+
+def _pad(x: Any, kernel: Sizes, strides: Sizes, padding: str, name: str) -> tuple[Any, str]:
+    """The padded tensor, and the padding that is left to the layer itself."""
+    if padding != "half":
+        return x, padding
+    rank = len(x.shape) - 2
+    kernels = (kernel,) * rank if isinstance(kernel, int) else tuple(kernel)
+    steps = (strides,) * rank if isinstance(strides, int) else tuple(strides)
+    if all(
+        size % 2 and (step == 1 or size == 1) for size, step in zip(kernels, steps, strict=True)
+    ):
+        return x, "same"  # the same zeros, and no copy
+    layer = keras.layers.ZeroPadding3D if rank == 3 else keras.layers.ZeroPadding2D
+    return layer(tuple(size // 2 for size in kernels), name=f"{name}_pad")(x), "valid"
 
 
 def depthwise_unit_2d(
@@ -95,9 +147,11 @@ def depthwise_unit_2d(
     return _norm_and_activation(convolution(inputs), name, norm, activation)
 
 
-def _norm_and_activation(x: Any, name: str, norm: Norm | None, activation: str | None) -> Any:
+def _norm_and_activation(
+    x: Any, name: str, norm: Norm | None, activation: str | None, zero_scale: bool = False
+) -> Any:
     if norm is not None:
-        x = batch_norm(f"{name}_bn", norm)(x)
+        x = batch_norm(f"{name}_bn", norm, zero_scale=zero_scale)(x)
     if activation is not None:
         x = keras.layers.Activation(activation, name=f"{name}_{activation}")(x)
     return x

@@ -19,6 +19,7 @@ from kvideo.data.pipeline import class_counts, clip_reader
 from kvideo.data.records import mirrored_classes
 from kvideo.errors import KVideoError, UsageError
 from kvideo.hardware import choose_precision, choose_strategy, suits_precision
+from kvideo.layers.normalization import use_exact_statistics
 from kvideo.registry import MODELS, Entry, find
 from kvideo.saving import PRECISIONS, BuilderInfo, ModelInfo, load_model, model_info
 from kvideo.text import enumerate_words, plural
@@ -52,6 +53,7 @@ def assemble(
     keras.utils.set_random_seed(experiment.seed)
     if experiment.deterministic:
         tf.config.experimental.enable_op_determinism()
+    use_exact_statistics(experiment.deterministic)
     precision = choose_precision(experiment.precision)
     if experiment.precision == "auto" and experiment.deterministic:
         precision = "float32"  # bfloat16 does not repeat to the bit everywhere
