@@ -17,13 +17,12 @@ import tensorflow as tf
 from kvideo.data.loading import TrainingClips
 from kvideo.data.pipeline import batches
 from kvideo.errors import DataError, DecodeError, KVideoError, UsageError
-from kvideo.hardware import use_xla
 from kvideo.progress import Progress
 from kvideo.saving import ModelInfo, save_model
 from kvideo.training.checkpoint import read_checkpoint, restore_variables, write_checkpoint
 from kvideo.training.history import History
-from kvideo.training.losses import classification_loss, num_hits
 from kvideo.training.schedules import warmup_cosine
+from kvideo.training.step import compile_step
 
 if TYPE_CHECKING:
     import keras
@@ -124,7 +123,7 @@ class Loop:
         self.model, self.info, self.clips, self.optimizer = model, info, clips, optimizer
         self.strategy, self.options, self.folder = strategy, options, folder
         self.validate, self.say, self.quiet = validate, say, quiet
-        self.class_weights, self._named = class_weights, 0
+        self._named = 0
         self.state = LoopState(fingerprint=fingerprint)
         self.batch_size = min(options.batch_size, len(clips.videos.records))
         self.steps_per_epoch = len(clips.videos.records) // self.batch_size
@@ -135,47 +134,16 @@ class Loop:
             )
         with strategy.scope():
             optimizer.build(model.trainable_variables)
-        self._step = self._compile_step()
-
-    # -- one step ------------------------------------------------------------------------------
-
-    def _compile_step(self) -> Callable[[Any, Any], tf.Tensor]:
-        import keras
-
-        strategy, options, optimizer = self.strategy, self.options, self.optimizer
-        num_replicas, batch_size = strategy.num_replicas_in_sync, self.batch_size
-        multi_label = self.info.multi_label
-        weights = None if self.class_weights is None else tf.constant(self.class_weights)
-        network = keras.Model(self.model.inputs, _logits(self.model))
-        variables = self.model.trainable_variables
-
-        def replica_step(clips: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-            with tf.GradientTape() as tape:
-                logits = network(clips, training=True)
-                losses = classification_loss(
-                    labels,
-                    logits,
-                    multi_label=multi_label,
-                    label_smoothing=options.label_smoothing,
-                    class_weights=weights,
-                )
-                loss = tf.reduce_sum(losses) / batch_size
-                if network.losses:
-                    loss += tf.add_n(network.losses) / num_replicas
-            gradients = tape.gradient(loss, [variable.value for variable in variables])
-            if options.clip_norm:
-                gradients = _clip(gradients, options.clip_norm, num_replicas)
-            optimizer.apply(gradients, variables)
-            hits = num_hits(labels, logits, multi_label)
-            return tf.stack([tf.reduce_sum(losses), hits, tf.cast(tf.shape(logits)[0], tf.float32)])
-
-        # XLA cannot compile the collectives of several replicas into one program.
-        @tf.function(jit_compile=use_xla() and num_replicas == 1)
-        def step(clips, labels):
-            sums = strategy.run(replica_step, args=(clips, labels))
-            return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
-
-        return step
+        self._step = compile_step(
+            model,
+            optimizer,
+            strategy,
+            batch_size=self.batch_size,
+            multi_label=info.multi_label,
+            label_smoothing=options.label_smoothing,
+            clip_norm=options.clip_norm,
+            class_weights=class_weights,
+        )
 
     # -- the run -------------------------------------------------------------------------------
 
@@ -362,26 +330,6 @@ class Loop:
             f"the loss is not a number any more ({where}).{kept} A lower --learning-rate (now "
             f"{self.options.learning_rate:g}) or --clip-norm 1 helps as a rule."
         )
-
-
-def _logits(model: keras.Model) -> Any:
-    try:
-        return model.get_layer("logits").output
-    except ValueError as error:
-        raise UsageError(
-            f'the model "{model.name}" has no layer named "logits"; every classifier must name '
-            "its layers feature_map, features and logits."
-        ) from error
-
-
-def _clip(gradients: list[tf.Tensor], limit: float, num_replicas: int) -> list[tf.Tensor]:
-    """Gradients clipped by the norm of the whole (Pascanu et al. 2013), over all replicas."""
-    context = tf.distribute.get_replica_context()
-    if num_replicas > 1:
-        gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-    clipped, _ = tf.clip_by_global_norm(gradients, limit)
-    # The optimizer sums over replicas once more.
-    return [gradient / num_replicas for gradient in clipped]
 
 
 def _rank(row: dict[str, float]) -> list[float]:

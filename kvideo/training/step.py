@@ -1,0 +1,98 @@
+"""One training step, compiled: forward, loss, gradients, update. The loop and benchmarks run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kvideo.errors import UsageError
+from kvideo.hardware import use_xla
+from kvideo.training.losses import classification_loss, num_hits
+
+
+def compile_step(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    strategy: tf.distribute.Strategy,
+    *,
+    batch_size: int,
+    multi_label: bool = False,
+    label_smoothing: float = 0.0,
+    clip_norm: float | None = None,
+    class_weights: np.ndarray | None = None,
+) -> Callable[[Any, Any], tf.Tensor]:
+    """A function that takes one step of training on a batch.
+
+    Args:
+        model: a classifier with a layer `logits`, built under `strategy`'s scope.
+        optimizer: built under `strategy`'s scope.
+        strategy: a `tf.distribute` strategy.
+        batch_size: clips in a step, over all replicas.
+        multi_label: whether labels are (B, num_classes) of 0 and 1 rather than (B,) indices.
+        label_smoothing: see `classification_loss`.
+        clip_norm: largest norm of the whole gradient; None for no limit.
+        class_weights: (num_classes,) or None.
+
+    Returns:
+        A function from clips (B, T, H, W, 3) and labels to (3,) float32: sum of the losses,
+        clips whose best class is right, clips.
+
+    Raises:
+        UsageError: the model has no layer `logits`.
+    """
+    num_replicas = strategy.num_replicas_in_sync
+    weights = None if class_weights is None else tf.constant(class_weights)
+    network = keras.Model(model.inputs, _logits(model))
+    variables = model.trainable_variables
+
+    def replica_step(clips: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            logits = network(clips, training=True)
+            losses = classification_loss(
+                labels,
+                logits,
+                multi_label=multi_label,
+                label_smoothing=label_smoothing,
+                class_weights=weights,
+            )
+            loss = tf.reduce_sum(losses) / batch_size
+            if network.losses:
+                loss += tf.add_n(network.losses) / num_replicas
+        gradients = tape.gradient(loss, [variable.value for variable in variables])
+        if clip_norm:
+            gradients = _clip(gradients, clip_norm, num_replicas)
+        optimizer.apply(gradients, variables)
+        hits = num_hits(labels, logits, multi_label)
+        return tf.stack([tf.reduce_sum(losses), hits, tf.cast(tf.shape(logits)[0], tf.float32)])
+
+    # XLA cannot compile the collectives of several replicas into one program.
+    @tf.function(jit_compile=use_xla() and num_replicas == 1)
+    def step(clips, labels):
+        sums = strategy.run(replica_step, args=(clips, labels))
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+
+    return step
+
+
+def _logits(model: keras.Model) -> Any:
+    try:
+        return model.get_layer("logits").output
+    except ValueError as error:
+        raise UsageError(
+            f'the model "{model.name}" has no layer named "logits"; every classifier must name '
+            "its layers feature_map, features and logits."
+        ) from error
+
+
+def _clip(gradients: list[tf.Tensor], limit: float, num_replicas: int) -> list[tf.Tensor]:
+    """Gradients clipped by the norm of the whole (Pascanu et al. 2013), over all replicas."""
+    context = tf.distribute.get_replica_context()
+    if num_replicas > 1:
+        gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+    clipped, _ = tf.clip_by_global_norm(gradients, limit)
+    # The optimizer sums over replicas once more.
+    return [gradient / num_replicas for gradient in clipped]
