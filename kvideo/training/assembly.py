@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,17 +11,18 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kvideo.building import build_model
 from kvideo.clip_spec import ClipSpec, recommended_clip, recommended_views
 from kvideo.data.annotations import VideoSet
 from kvideo.data.loading import Failures, TrainingClips, default_workers
 from kvideo.data.pipeline import class_counts, clip_reader
 from kvideo.data.records import mirrored_classes
-from kvideo.errors import KVideoError, UsageError
+from kvideo.errors import UsageError
 from kvideo.hardware import choose_precision, choose_strategy, suits_precision
 from kvideo.layers.normalization import use_exact_statistics
 from kvideo.registry import MODELS, Entry, find
-from kvideo.saving import PRECISIONS, BuilderInfo, ModelInfo, load_model, model_info
-from kvideo.text import enumerate_words, plural
+from kvideo.saving import BuilderInfo, ModelInfo, load_model, model_info
+from kvideo.text import plural
 from kvideo.training.experiment import Experiment, experiment_clip
 from kvideo.training.loop import Loop, LoopOptions
 from kvideo.training.losses import balanced_class_weights
@@ -200,36 +200,14 @@ def _continue_model(
 def _build(
     entry: Entry, videos: VideoSet, spec: ClipSpec, options: dict[str, Any], precision: str
 ) -> keras.Model:
-    """Calls a builder under the precision's policy.
-
-    Raises:
-        UsageError: the builder does not take the arguments.
-    """
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(PRECISIONS[precision])
-    try:
-        return entry.load()(
-            len(videos.class_names),
-            input_shape=spec.shape,
-            classifier_activation="sigmoid" if videos.multi_label else "softmax",
-            **options,
-        )
-    except (TypeError, ValueError) as cause:
-        if isinstance(cause, KVideoError):
-            raise
-        raise UsageError(
-            f'the model "{entry.name}" cannot be built for clips of {spec.shape}'
-            + (f" with {options}" if options else "")
-            + f": {cause}. Its arguments are {enumerate_words(_arguments(entry.load()))}."
-        ) from cause
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
-def _arguments(builder: Callable[..., Any]) -> list[str]:
-    """What `--set` may name."""
-    given = {"num_classes", "input_shape", "classifier_activation"}
-    return [name for name in inspect.signature(builder).parameters if name not in given]
+    return build_model(
+        entry,
+        len(videos.class_names),
+        spec.shape,
+        classifier_activation="sigmoid" if videos.multi_label else "softmax",
+        precision=precision,
+        options=options,
+    )
 
 
 def _builder_info(entry: Entry, options: dict[str, Any]) -> BuilderInfo:
