@@ -18,6 +18,9 @@ import keras
 from kvideo.clip_spec import ClipSpec, Views
 from kvideo.errors import UsageError
 from kvideo.layers.pixels import PixelNormalization
+from kvideo.weights.checkpoints import FORMS, checkpoint_kind
+from kvideo.weights.families import Family
+from kvideo.weights.loading import load_checkpoint
 
 RESERVED_NAMES = ("clip", "normalization", "feature_map", "features", "logits", "predictions")
 
@@ -28,12 +31,25 @@ Shape = tuple[int, int, int, int]
 
 
 def made_for(
-    clip_spec: ClipSpec, views: Views, clip_spec_for: Callable[..., ClipSpec] | None = None
+    clip_spec: ClipSpec,
+    views: Views,
+    clip_spec_for: Callable[..., ClipSpec] | None = None,
+    *,
+    family: Family | None = None,
 ) -> Callable[[Builder], Builder]:
-    """Decorator: gives a builder its attributes `clip_spec`, `views` and `clip_spec_for`."""
+    """Decorator: gives a builder attributes that others ask it for.
+
+    Args:
+        clip_spec: the clip that it is made for.
+        views: for testing.
+        clip_spec_for: from the builder's options to the clip, where it depends on them.
+        family: the published checkpoints that it takes.
+    """
 
     def decorate(builder: Builder) -> Builder:
-        builder.__dict__.update(clip_spec=clip_spec, views=views, clip_spec_for=clip_spec_for)
+        builder.__dict__.update(
+            clip_spec=clip_spec, views=views, clip_spec_for=clip_spec_for, family=family
+        )
         return builder
 
     return decorate
@@ -80,8 +96,20 @@ def check_dropout(dropout: float) -> float:
     return dropout
 
 
-def check_weights(weights: Any, known: Sequence[str] = ()) -> tuple[str | None, str | None]:
+def check_weights(
+    weights: Any,
+    known: Sequence[str] = (),
+    *,
+    family: Family | None = None,
+) -> tuple[str | None, str | None]:
     """Splits the argument `weights` into a name that the builder knows and a file, or None each.
+
+    Args:
+        weights: what the user gave.
+        known: names that the builder understands itself, such as `"imagenet"`.
+        family: whose published checkpoints the builder takes (`kvideo.weights.resnet3d.RESNET3D`,
+            `.torchvision.VIDEO_RESNET`, `.inception.INCEPTION`, `.c3d.C3D`); give it to `finish`
+            too. None: only files of kvideo's own models.
 
     Raises:
         UsageError: it is neither; the message says what there is.
@@ -89,24 +117,43 @@ def check_weights(weights: Any, known: Sequence[str] = ()) -> tuple[str | None, 
     if weights is None or weights in known:
         return weights, None
     path = os.fspath(weights)
-    if path.endswith(WEIGHT_FILES) and os.path.exists(path):
-        return None, path
-    if path.endswith(WEIGHT_FILES):
+    kind = checkpoint_kind(path)
+    if kind == "keras" or (kind and family):
+        if kind == "tensorflow" or os.path.exists(path):
+            return None, path
         raise UsageError(f"there is no weights file {path}.")
     names = "".join(f', "{name}"' for name in known)
-    raise UsageError(
-        f"weights must be None{names} or a {' or '.join(WEIGHT_FILES)} file, not {path!r}."
-    )
+    forms = FORMS if family else f"a {' or '.join(WEIGHT_FILES)} file"
+    raise UsageError(f"weights must be None{names} or {forms}, not {path!r}.")
 
 
-def finish(inputs: Any, outputs: Any, name: str, weights_file: str | None) -> keras.Model:
+def finish(
+    inputs: Any,
+    outputs: Any,
+    name: str,
+    weights_file: str | None,
+    *,
+    family: Family | None = None,
+) -> keras.Model:
     """The functional model, with the weights of a file where one is given.
+
+    Args:
+        inputs: Keras tensor.
+        outputs: Keras tensor.
+        name: the model's name.
+        weights_file: what `check_weights` gave.
+        family: as for `check_weights`.
 
     Raises:
         UsageError: the file's weights do not fit.
+        ModelFileError: a published checkpoint cannot be read or does not fit.
     """
     model = keras.Model(inputs, outputs, name=name)
-    if weights_file is not None:
+    if weights_file is None:
+        return model
+    if family is not None and checkpoint_kind(weights_file) != "keras":
+        load_checkpoint(model, weights_file, family).announce()
+    else:
         _load_weights(model, weights_file)
     return model
 
@@ -135,6 +182,28 @@ def clip_input(
     inputs = keras.Input(input_shape, name="clip", dtype="float32")
     normalization = PixelNormalization(mean, std, channel_order, name="normalization")
     return inputs, normalization(inputs)
+
+
+def pooled_features(feature_map: Any, window: Sequence[int] | None = None) -> Any:
+    """`features` (B, C): the mean of a map (B, T, H, W, C), as the layer of that name.
+
+    Args:
+        feature_map: Keras tensor of known T, H and W.
+        window: (T, H, W) of a window that is averaged first, at every place that it fits in
+            (cut to the map's size where that is smaller); then what lies at the edges counts
+            less. Published heads do so. None: the plain mean.
+
+    Raises:
+        UsageError: `window` is not three whole numbers.
+    """
+    if window is not None:
+        if isinstance(window, int) or len(window) != 3:
+            raise UsageError(f"head_window must be (T, H, W), not {window!r}.")
+        sizes = zip(window, feature_map.shape[1:4], strict=True)
+        cut = tuple(min(check_count("head_window", asked), there) for asked, there in sizes)
+        pool = keras.layers.AveragePooling3D(cut, strides=1, name="head_window")
+        feature_map = pool(feature_map)
+    return keras.layers.GlobalAveragePooling3D(name="features")(feature_map)
 
 
 def classifier_head(
