@@ -246,7 +246,7 @@ class EvaluationResult:
         Raises:
             KVideoError: it cannot be written.
         """
-        write_text_atomic(path, _json_text(self.to_json()))
+        write_text_atomic(path, json_text(self.to_json()))
 
     def _class_json(self, result: ClassResult) -> dict[str, Any]:
         values = dataclasses.asdict(result)
@@ -293,7 +293,9 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def _json_text(document: Mapping[str, Any]) -> str:
+def json_text(document: Mapping[str, Any]) -> str:
+    """JSON with one item per line of each list of lists or objects, so that `grep` finds it."""
+
     def text(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
 

@@ -141,6 +141,14 @@ class ClipReader:
         Raises:
             DecodeError: the video gives no frames there.
         """
+        return self.timed_views(record, views)[1]
+
+    def timed_views(self, record: VideoRecord, views: Views) -> tuple[np.ndarray, np.ndarray]:
+        """Beginning and end of each view, (N, 2) in seconds, and what `views` gives, (N, ...).
+
+        Raises:
+            DecodeError: the video gives no frames there.
+        """
         with self._open(record) as reader:
             span = self._span(record, reader.info.duration)
             times = even_clip_times(span, self.spec, views.num_clips)
@@ -149,10 +157,12 @@ class ClipReader:
             only = windows[0].crop if len(windows) == 1 else None
             frames = reader.read(times.ravel(), size=windows[0].size, crop=only)
         clips = frames.reshape(*times.shape, *frames.shape[1:])  # (clips, T, h, w, 3)
+        ends = np.clip(times[:, 0] + self.spec.span, None, max(span[1], times[0, 0]))
+        parts = np.stack([times[:, 0], ends], axis=1).repeat(len(windows), axis=0)
         if only is not None:
-            return self._placed(clips, windows[0])
+            return parts, self._placed(clips, windows[0])
         crops = [_cut(clips, window.crop) for window in windows]
-        return np.stack(crops, axis=1).reshape(-1, *self.spec.shape)
+        return parts, np.stack(crops, axis=1).reshape(-1, *self.spec.shape)
 
     def timeline(self, record: VideoRecord, step: float) -> tuple[np.ndarray, Iterator[np.ndarray]]:
         """Centre times (N,) in seconds of clips every `step` seconds, and the clips, in blocks.
@@ -297,10 +307,28 @@ def iterate_views(
     records: Iterable[VideoRecord], reader: ClipReader, views: Views, workers: int
 ) -> Iterator[np.ndarray | DecodeError]:
     """The views of each video, decoded once, in the order of the records; or its error."""
+    return _each_video(lambda record: reader.views(record, views), records, reader, views, workers)
 
-    def load(record: VideoRecord) -> np.ndarray | DecodeError:
+
+def iterate_timed_views(
+    records: Iterable[VideoRecord], reader: ClipReader, views: Views, workers: int
+) -> Iterator[tuple[np.ndarray, np.ndarray] | DecodeError]:
+    """As `iterate_views`, with each view's beginning and end (see `ClipReader.timed_views`)."""
+    return _each_video(
+        lambda record: reader.timed_views(record, views), records, reader, views, workers
+    )
+
+
+def _each_video(
+    read: Callable[[VideoRecord], Result],
+    records: Iterable[VideoRecord],
+    reader: ClipReader,
+    views: Views,
+    workers: int,
+) -> Iterator[Result | DecodeError]:
+    def load(record: VideoRecord) -> Result | DecodeError:
         try:
-            return reader.views(record, views)
+            return read(record)
         except DecodeError as error:
             return error
 
