@@ -1,13 +1,14 @@
-"""Puts the tensors of a PyTorch state dict into a Keras model: all of them, or none.
+"""Puts the tensors of a foreign checkpoint into a Keras model: all of them, or none.
 
-A name map says which module of the file a layer's weights come from; the kind of layer says which
-tensors that are and how their axes are ordered (PyTorch: channels first, Keras: last).
+A name map says which module of the file a layer's weights come from. The kind of layer and the
+file's *naming* say which tensors that are and how their axes are ordered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,9 +19,160 @@ NameMap = Callable[[str], str | None]
 _SHOWN = 30
 
 
-class _Wanted(NamedTuple):
+@dataclass(frozen=True)
+class Naming:
+    """How tensors are called within a module of a file, and how kernels are laid out there.
+
+    Args:
+        separator: between the module's name and the tensor's.
+        names: from Keras's name of a variable to the file's; where one is missing, the file has no
+            such tensor and the model's variable is set to `absent`.
+        channels_first: kernels are (out, in, …), as in PyTorch, rather than (…, in, out).
+    """
+
+    separator: str
+    names: Mapping[str, str]
+    channels_first: bool = False
+
+
+_SAME = {name: name for name in ("kernel", "bias", "gamma", "beta")}
+_STATISTICS = {name: name for name in ("moving_mean", "moving_variance")}
+NAMINGS = {
+    "torch": Naming(
+        ".",
+        {
+            "kernel": "weight",
+            "bias": "bias",
+            "gamma": "weight",
+            "beta": "bias",
+            "moving_mean": "running_mean",
+            "moving_variance": "running_var",
+        },
+        channels_first=True,
+    ),
+    "tf1": Naming("/", {"kernel": "w", "bias": "b", "beta": "beta", **_STATISTICS}),
+    "keras": Naming("/", {**_SAME, **_STATISTICS}),
+}
+_ABSENT = {"gamma": 1.0}  # a batch norm without a scale
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A variable of the model that takes a tensor of the file.
+
+    Args:
+        layer: the layer's name.
+        variable: the Keras variable.
+        axes: the file's axes in the model's order; None: as they are.
+        shape: what the file should have. Axes of length 1 at the kernel's places in space and time
+            may be missing or too many: a Dense layer and a 1×1×1 convolution are the same.
+    """
+
+    layer: str
     variable: Any
-    axes: tuple[int, ...] | None = None  # the file's axes in the model's order; None: as they are
+    axes: tuple[int, ...] | None
+    shape: tuple[int, ...]
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of the file of that shape can be put in."""
+        return self._core(shape) == self._core(self.shape)
+
+    def _core(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if len(self.shape) < 2:  # a vector; old TensorFlow keeps axes of length 1 before it
+            return shape[-1:] if all(length == 1 for length in shape[:-1]) else shape
+        if self.axes is None:
+            return shape[-2:] if all(length == 1 for length in shape[:-2]) else shape
+        return shape[:2] if all(length == 1 for length in shape[2:]) else shape
+
+    def differs_in_classes(self, shape: tuple[int, ...]) -> bool:
+        """Whether the shape would fit if only it had another number of outputs."""
+        place = 0 if self.axes is not None or len(self.shape) == 1 else -1
+        core, wanted = list(self._core(shape)), list(self._core(self.shape))
+        if len(core) != len(wanted) or core == wanted:
+            return False
+        core[place] = wanted[place]
+        return core == wanted
+
+    def in_model_order(self, array: np.ndarray) -> np.ndarray:
+        """A fitting tensor of the file, with the variable's axes."""
+        array = np.transpose(np.reshape(array, self.shape), self.axes)
+        return np.reshape(array, tuple(self.variable.shape))
+
+
+def layers_with_weights(model: keras.Model) -> Iterator[tuple[str, keras.Layer]]:
+    """(name, layer) of everything that holds weights itself.
+
+    Layers of a nested model go by their own names; a layer within a layer is `"outer/inner"`.
+    """
+    for layer in model._flatten_layers(include_self=False, recursive=False):
+        if not layer.weights:
+            continue
+        if getattr(layer, "layers", None):  # a nested model
+            yield from layers_with_weights(layer)
+            continue
+        inner = [
+            part for part in layer._flatten_layers(include_self=False, recursive=True)
+            if part.weights
+        ]  # fmt: skip
+        if inner:
+            yield from ((f"{layer.name}/{part.name}", part) for part in inner)
+        else:
+            yield layer.name, layer
+
+
+def wanted_tensors(layer: keras.Layer, name: str, module: str, naming: Naming) -> dict[str, Wanted]:
+    """By their names in the file, the tensors that a layer takes.
+
+    Raises:
+        ModelFileError: no counterpart of this kind of layer is known.
+    """
+    wanted = {}
+    for role, variable in _variables(layer).items():
+        if role in naming.names:
+            axes = _axes(layer) if role == "kernel" and naming.channels_first else None
+            shape = tuple(int(length) for length in variable.shape)
+            if axes is not None:
+                shape = tuple(shape[axes.index(axis)] for axis in range(len(axes)))
+            key = f"{module}{naming.separator}{naming.names[role]}"
+            wanted[key] = Wanted(name, variable, axes, shape)
+    return wanted
+
+
+def fill_absent(layer: keras.Layer, naming: Naming) -> None:
+    """Gives variables that the file's publisher does not have the value that changes nothing."""
+    for role, variable in _variables(layer).items():
+        if role not in naming.names:
+            variable.assign(np.full(variable.shape, _ABSENT[role], "float32"))
+
+
+def _variables(layer: keras.Layer) -> dict[str, Any]:
+    """A layer's variables by their roles."""
+    if isinstance(layer, keras.layers.BatchNormalization):
+        found = {"moving_mean": layer.moving_mean, "moving_variance": layer.moving_variance}
+        if layer.scale:
+            found["gamma"] = layer.gamma
+        if layer.center:
+            found["beta"] = layer.beta
+        return found
+    if not hasattr(layer, "kernel") or not hasattr(layer, "use_bias"):
+        raise ModelFileError(
+            f'layer "{layer.name}" is a {type(layer).__name__}, which has no counterpart in a '
+            "published checkpoint."
+        )
+    found = {"kernel": layer.kernel}
+    if layer.use_bias:
+        found["bias"] = layer.bias
+    return found
+
+
+def _axes(layer: keras.Layer) -> tuple[int, ...]:
+    """Where a PyTorch kernel's axes go: (out, in, [T,] [H, W]) to ([T,] [H, W,] in, out)."""
+    rank = len(layer.kernel.shape)
+    in_space = tuple(range(2, rank))
+    # A depthwise kernel is (C, 1, …) there and (…, C, 1) here; its shape alone does not tell.
+    if "Depthwise" in type(layer).__name__:
+        return (*in_space, 0, 1)
+    return (*in_space, 1, 0)
 
 
 def load_torch_state(
@@ -30,7 +182,7 @@ def load_torch_state(
     *,
     unused: Collection[str] = (),
 ) -> list[str]:
-    """Assigns every weight that the name map knows.
+    """Assigns every weight of a PyTorch state dict that the name map knows.
 
     Args:
         model: any built Keras model; layers of nested models count.
@@ -46,74 +198,70 @@ def load_torch_state(
         ModelFileError: a tensor is missing, has another shape, or is in the file and nowhere in
             the model. Nothing has been assigned then; the message is a table.
     """
-    wanted: dict[str, _Wanted] = {}
+    wanted: dict[str, Wanted] = {}
     untouched = []
-    for layer in model._flatten_layers(include_self=False, recursive=True):
-        if not layer.weights or getattr(layer, "layers", None):
-            continue
-        module = torch_name(layer.name)
+    for name, layer in layers_with_weights(model):
+        module = torch_name(name)
         if module is None:
-            untouched.append(layer.name)
+            untouched.append(name)
         else:
-            tensors = _tensors(layer)
-            wanted.update({f"{module}.{name}": tensor for name, tensor in tensors.items()})
-    if problems := _problems(wanted, state, unused):
-        raise ModelFileError(_table(problems))
-    for key, (variable, axes) in wanted.items():
-        variable.assign(np.transpose(state[key], axes))
+            wanted.update(wanted_tensors(layer, name, module, NAMINGS["torch"]))
+    unneeded = [key for key in state if key in unused or key.endswith(".num_batches_tracked")]
+    if problems := find_problems(wanted, {k: v.shape for k, v in state.items()}, unneeded):
+        raise ModelFileError(problem_table(problems))
+    for key, item in wanted.items():
+        item.variable.assign(item.in_model_order(state[key]))
     return untouched
 
 
-def _tensors(layer: keras.Layer) -> dict[str, _Wanted]:
-    """A layer's weights by the names that PyTorch gives them within the module."""
-    if isinstance(layer, keras.layers.BatchNormalization):
-        tensors = {"running_mean": _Wanted(layer.moving_mean)}
-        tensors["running_var"] = _Wanted(layer.moving_variance)
-        if layer.scale:
-            tensors["weight"] = _Wanted(layer.gamma)
-        if layer.center:
-            tensors["bias"] = _Wanted(layer.beta)
-        return tensors
-    if isinstance(layer, keras.layers.DepthwiseConv2D):  # before Conv: (C, 1, k, k)
-        tensors = {"weight": _Wanted(layer.kernel, (2, 3, 0, 1))}
-    elif isinstance(layer, keras.layers.Conv2D):
-        tensors = {"weight": _Wanted(layer.kernel, (2, 3, 1, 0))}
-    elif isinstance(layer, keras.layers.Conv3D):
-        tensors = {"weight": _Wanted(layer.kernel, (2, 3, 4, 1, 0))}
-    elif isinstance(layer, keras.layers.Dense):
-        tensors = {"weight": _Wanted(layer.kernel, (1, 0))}
-    else:
-        raise ModelFileError(
-            f'layer "{layer.name}" is a {type(layer).__name__}, which has no counterpart in a '
-            "PyTorch file."
-        )
-    if layer.use_bias:
-        tensors["bias"] = _Wanted(layer.bias)
-    return tensors
+@dataclass(frozen=True)
+class Problem:
+    """One tensor that does not fit: `"missing"`, `"unexpected"` or `"misshaped"`."""
+
+    kind: str
+    tensor: str
+    in_file: tuple[int, ...] | None
+    in_model: tuple[int, ...] | None
+
+    @property
+    def shapes(self) -> str:
+        """The shapes in words."""
+        places = ((self.in_file, "in the file"), (self.in_model, "in the model"))
+        return ", ".join(f"{shape} {place}" for shape, place in places if shape is not None)
 
 
-def _problems(
-    wanted: Mapping[str, _Wanted], state: Mapping[str, np.ndarray], unused: Collection[str]
-) -> list[tuple[str, str, str]]:
-    """(kind, tensor, shapes) of everything that does not fit."""
+def find_problems(
+    wanted: Mapping[str, Wanted],
+    shapes: Mapping[str, tuple[int, ...]],
+    unneeded: Collection[str] = (),
+) -> list[Problem]:
+    """Everything that does not fit.
+
+    Args:
+        wanted: by the names in the file.
+        shapes: of the tensors in the file.
+        unneeded: names of those that may be there for nothing.
+    """
     problems = []
-    for key, (variable, axes) in wanted.items():
-        order = axes or range(len(variable.shape))
-        shape = tuple(variable.shape[list(order).index(axis)] for axis in range(len(list(order))))
-        if key not in state:
-            problems.append(("missing", key, f"{shape} in the model"))
-        elif state[key].shape != shape:
-            shapes = f"{state[key].shape} in the file, {shape} in the model"
-            problems.append(("misshaped", key, shapes))
-    for key in state:
-        if key not in wanted and key not in unused and not key.endswith(".num_batches_tracked"):
-            problems.append(("unexpected", key, f"{state[key].shape} in the file"))
+    for key, item in wanted.items():
+        if key not in shapes:
+            problems.append(Problem("missing", key, None, item.shape))
+        elif not item.fits(shapes[key]):
+            problems.append(Problem("misshaped", key, shapes[key], item.shape))
+    skip = {*wanted, *unneeded}
+    problems.extend(
+        Problem("unexpected", key, shape, None) for key, shape in shapes.items() if key not in skip
+    )
     return problems
 
 
-def _table(problems: list[tuple[str, str, str]]) -> str:
-    width = max(len(key) for _, key, _ in problems[:_SHOWN])
-    rows = [f"  {kind:<10}  {key:<{width}}  {shapes}" for kind, key, shapes in problems[:_SHOWN]]
+def problem_table(problems: list[Problem]) -> str:
+    """A line per tensor, most of them left out where there are many."""
+    shown = problems[:_SHOWN]
+    width = max(len(problem.tensor) for problem in shown)
+    rows = [f"  {p.kind:<10}  {p.tensor:<{width}}  {p.shapes}" for p in shown]
     if len(problems) > _SHOWN:
         rows.append(f"  and {len(problems) - _SHOWN} more")
-    return "\n".join([f"{len(problems)} tensors do not fit the model:", *rows])
+    number = len(problems)
+    count = f"{number} tensors do" if number > 1 else "1 tensor does"
+    return "\n".join([f"{count} not fit the model:", *rows])
