@@ -87,7 +87,7 @@ def _trace(
 
     def visit(operation: Any) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            if _graph(operation) is not None:
+            if functional_graph(operation) is not None:
                 return _trace(operation, args[0], f"{prefix}{operation.name}/", costs, seen)
             outputs = operation.compute_output_spec(*args, **kwargs)
             if isinstance(operation, keras.Layer):
@@ -101,20 +101,20 @@ def _trace(
                         type(operation).__name__,
                         tuple(got),
                         parameters,
-                        _macs(operation, given[0], got) if given else 0,
+                        layer_macs(operation, given[0], got) if given else 0,
                     )
                 )
             return outputs
 
         return call
 
-    graph = _graph(model)
+    graph = functional_graph(model)
     if graph is None:
         raise UsageError(f'the model "{model.name}" is not functional, so its layers are unknown.')
     return graph._run_through_graph(inputs, operation_fn=visit)
 
 
-def _graph(operation: Any) -> Any:
+def functional_graph(operation: Any) -> Any:
     """The graph of a functional or sequential model; None of a layer."""
     graph = getattr(operation, "_functional", None) or operation
     return graph if hasattr(graph, "_run_through_graph") else None
@@ -132,7 +132,17 @@ def _statistics(layer: keras.Layer) -> list[Any]:
     return list(layer.weights) if isinstance(layer, keras.layers.Normalization) else []
 
 
-def _macs(layer: keras.Layer, given: Shape, got: Shape) -> int:
+def layer_macs(layer: keras.Layer, given: Shape, got: Shape) -> int:
+    """The multiply-adds of one call of a layer, biases not counted.
+
+    Args:
+        layer: a built layer.
+        given: shape of its first input, with the batch.
+        got: shape of its output, with the batch.
+
+    Raises:
+        UsageError: the layer cannot be counted.
+    """
     if isinstance(getattr(layer, "layers", None), list):
         raise UsageError(f'layer "{layer.name}" is a model whose layers are not known.')
     if hasattr(layer, "macs"):
