@@ -3,7 +3,8 @@
 from kvideo.layers.conv import Norm, batch_norm, conv_unit, depthwise_unit_2d, max_pool
 from kvideo.layers.depthwise import DepthwiseConv3D
 from kvideo.layers.drop_path import DropPath
-from kvideo.layers.frames import FoldTime, FramesToChannels, UnfoldTime
+from kvideo.layers.frames import FoldTime, FramesToChannels, SlowFrames, UnfoldTime
+from kvideo.layers.inflation import FramePadding, FramePooling, GroupedConv3D, PerFrame
 from kvideo.layers.normalization import BatchNorm
 from kvideo.layers.pixels import PixelNormalization
 
@@ -12,9 +13,14 @@ __all__ = [
     "DepthwiseConv3D",
     "DropPath",
     "FoldTime",
+    "FramePadding",
+    "FramePooling",
     "FramesToChannels",
+    "GroupedConv3D",
     "Norm",
+    "PerFrame",
     "PixelNormalization",
+    "SlowFrames",
     "UnfoldTime",
     "batch_norm",
     "conv_unit",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from kvideo.errors import UsageError
@@ -99,3 +100,64 @@ class FramesToChannels(keras.Layer):
         batch, frames, height, width, channels = input_shape
         merged = None if frames is None or channels is None else frames * channels
         return (batch, height, width, merged)
+
+
+def slow_indices(num_frames: int, alpha: int) -> list[int]:
+    """Which of `num_frames` frames form the slow pathway's clip.
+
+    `floor(linspace(0, T-1, T // alpha))`, both ends included, in float32 as PyTorch computes
+    `linspace`: from both ends towards the middle. With exact numbers some clips of more than 90
+    frames would get another frame than the published models were trained with.
+
+    Raises:
+        UsageError: there are fewer frames than `alpha`, or `alpha` is less than 1.
+    """
+    if alpha < 1 or num_frames < alpha:
+        raise UsageError(f"alpha must be 1 to {num_frames} for {num_frames} frames, not {alpha}.")
+    count = num_frames // alpha
+    if count == 1:
+        return [0]
+    last = np.float32(num_frames - 1)
+    step = last / np.float32(count - 1)
+    steps = np.arange(count, dtype="float32")
+    upwards, downwards = step * steps, last - step * steps[::-1]
+    return np.where(steps < count // 2, upwards, downwards).astype(int).tolist()
+
+
+@keras.saving.register_keras_serializable("kvideo")
+class SlowFrames(keras.Layer):
+    """Picks the slow pathway's frames from the fast pathway's clip; see `slow_indices`.
+
+    Args:
+        alpha: the fast pathway's frames for one of the slow one.
+
+    Input shape:
+        `(B, T, ...)`, T known and at least `alpha`.
+
+    Output shape:
+        `(B, T // alpha, ...)`.
+
+    References:
+        Feichtenhofer et al. 2019, "SlowFast Networks for Video Recognition", section 3.
+    """
+
+    def __init__(self, alpha: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if alpha < 1:
+            raise UsageError(f"alpha must be at least 1, not {alpha}.")
+        self.alpha = alpha
+
+    def call(self, inputs: Any) -> Any:
+        """(B, T, ...) -> (B, T // alpha, ...)."""
+        return ops.take(inputs, slow_indices(inputs.shape[1], self.alpha), axis=1)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """(B, T // alpha, ...)."""
+        frames = input_shape[1]
+        if frames is None:
+            raise UsageError("SlowFrames must know the number of frames.")
+        return (input_shape[0], frames // self.alpha, *input_shape[2:])
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return {**super().get_config(), "alpha": self.alpha}

@@ -13,7 +13,7 @@ import numpy as np
 
 from kvideo.errors import ModelFileError
 from kvideo.weights.checkpoints import read_checkpoint
-from kvideo.weights.families import HEAD, Dialect, Family
+from kvideo.weights.families import HEAD, Dialect, Family, NameMap
 from kvideo.weights.transfer import (
     NAMINGS,
     Wanted,
@@ -90,7 +90,8 @@ def load_tensors(
     naming = NAMINGS[dialect.naming]
     tensors = {dialect.strip(name): tensor for name, tensor in tensors.items()}
     layers = dict(layers_with_weights(model))
-    wanted = _wanted(layers, dialect)
+    names = {*layers, *(layer.name for layer in model.layers)}
+    wanted = _wanted(layers, dialect.modules(names), dialect)
     fresh_layers = _absent_optional_layers(wanted, tensors, family)
     other_classes = {
         key
@@ -150,8 +151,10 @@ def count_classes(tensors: Mapping[str, np.ndarray], dialect: Dialect, path: str
     raise ModelFileError(f"{path} has no last layer, so it says no number of classes.")
 
 
-def _wanted(layers: Mapping[str, keras.Layer], dialect: Dialect) -> dict[str, Wanted]:
-    module_of, naming = dialect.modules(list(layers)), NAMINGS[dialect.naming]
+def _wanted(
+    layers: Mapping[str, keras.Layer], module_of: NameMap, dialect: Dialect
+) -> dict[str, Wanted]:
+    naming = NAMINGS[dialect.naming]
     wanted: dict[str, Wanted] = {}
     for name, layer in layers.items():
         module = module_of(name)
