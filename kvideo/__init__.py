@@ -5,7 +5,9 @@ Importing this package imports neither TensorFlow nor Keras; public names load o
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -16,7 +18,9 @@ _PUBLIC = {
     "Experiment": "kvideo.training",
     "KVideoError": "kvideo.errors",
     "evaluate": "kvideo.api",
+    "features": "kvideo.api",
     "fit": "kvideo.api",
+    "fold_batch_norm": "kvideo.folding",
     "load_model": "kvideo.saving",
     "model_info": "kvideo.saving",
     "predict": "kvideo.api",
@@ -27,11 +31,27 @@ _SUBMODULES = ("data", "layers", "models", "training")
 __all__ = sorted([*_PUBLIC, *_SUBMODULES, "__version__"])
 
 if TYPE_CHECKING:
-    from kvideo.api import evaluate, fit, predict
+    from kvideo.api import evaluate, features, fit, predict
     from kvideo.clip_spec import ClipSpec, Views
     from kvideo.errors import KVideoError
+    from kvideo.folding import fold_batch_norm
     from kvideo.saving import load_model, model_info, save_model
     from kvideo.training import Experiment
+
+
+class _Package(ModuleType):
+    """Where a module has a public function's name, as `features`, the attribute is the function.
+
+    Python binds a submodule in its package when the submodule is imported;
+    `from kvideo.features import feature_extractor` does not need that.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _PUBLIC and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
