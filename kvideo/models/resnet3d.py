@@ -35,7 +35,10 @@ from kvideo.models.classifier import (
 )
 from kvideo.weights.resnet3d import RESNET3D
 
-PIXELS = {"mean": 0.45 * 255, "std": 0.225 * 255}  # of every model that these checkpoints are of
+PIXELS: dict[str, Any] = {
+    "mean": 0.45 * 255,
+    "std": 0.225 * 255,
+}  # of every model that these checkpoints are of
 _VIEWS = Views(num_clips=10, num_crops=3)
 _SIZE, _SHORT_SIDE = (224, 224), 256
 

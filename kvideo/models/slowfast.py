@@ -51,12 +51,10 @@ class Pathway:
 
 SLOW = Pathway("slow", 1, (Stage((1,), stride=1), Stage((1,)), Stage((3,)), Stage((3,))))
 FAST = Pathway("fast", 5, (Stage((3,), stride=1), Stage((3,)), Stage((3,)), Stage((3,))))
-# The published 16×8 network has temporal convolutions in the first 6 of res4's 23 slow blocks.
-SLOW_50_50 = Pathway(
-    "slow",
-    1,
-    (Stage((1,), stride=1), Stage((1,)), Stage((3,) * 6 + (1,) * 17), Stage((3,))),
-)
+# The published 16×8 network convolves over time in the first 6 of res4's 23 blocks only.
+_RES4_50_50 = Stage((3,) * 6 + (1,) * 17)
+SLOW_50_50 = Pathway("slow", 1, (*SLOW.stages[:2], _RES4_50_50, SLOW.stages[3]))
+FAST_50_50 = Pathway("fast", 5, (*FAST.stages[:2], _RES4_50_50, FAST.stages[3]))
 
 
 def _clip(num_frames: int) -> ClipSpec:
@@ -75,7 +73,7 @@ def slowfast(
     beta_inv: int = 8,
     fusion_kernel_t: int = 7,
     stem_filters: int = 64,
-    slow_pathway: Pathway = SLOW,
+    pathways: tuple[Pathway, Pathway] = (SLOW, FAST),
     nonlocal_blocks: NonLocal = None,
     nonlocal_mode: str = "softmax",
     zero_scale: bool = True,
@@ -114,7 +112,7 @@ def slowfast(
         beta_inv: the slow pathway's channels for one of the fast one.
         fusion_kernel_t: temporal size of the convolutions that join the pathways.
         stem_filters: channels of the slow stem; all others are multiples of it.
-        slow_pathway: the slow pathway's table.
+        pathways: the tables of the slow and the fast pathway.
         nonlocal_blocks: in the slow pathway; see `kvideo.models.slow`.
         nonlocal_mode: `"softmax"`, `"dot_product"` or `"concatenation"`.
         zero_scale: whether residual branches begin at zero (Goyal et al. 2017).
@@ -161,21 +159,22 @@ def slowfast(
         )
         return keras.layers.Concatenate(name=f"slow_{where}_fused")([slow_map, lateral])
 
-    slow_path = _stem(slow_path, slow_pathway, stem_filters)
-    fast = _stem(fast, FAST, fast_filters)
+    slow_table, fast_table = pathways
+    slow_path = _stem(slow_path, slow_table, stem_filters)
+    fast = _stem(fast, fast_table, fast_filters)
     slow_path = join(slow_path, fast, "stem")
     for index in range(4):
         number, growth = FIRST_STAGE + index, 2**index
         slow_path = residual_stage(
             slow_path,
             number,
-            slow_pathway.stages[index],
+            slow_table.stages[index],
             stem_filters * growth,
             with_nonlocal,
             "slow_",
         )
         fast = residual_stage(
-            fast, number, FAST.stages[index], fast_filters * growth, plain, "fast_"
+            fast, number, fast_table.stages[index], fast_filters * growth, plain, "fast_"
         )
         if index < 3:
             slow_path = join(slow_path, fast, f"res{number}")
@@ -212,12 +211,12 @@ def slowfast_16x8_r101(
 ) -> keras.Model:
     """`slowfast` 16×8, ResNet-101: 53,774,808 parameters. Arguments as for `slowfast`.
 
-    Only the first 6 of res4's 23 slow blocks convolve over time, as in the published network.
+    Only the first 6 of res4's 23 blocks convolve over time, as in the published network.
     """
     variant = {
         "depth": 101,
         "fusion_kernel_t": 5,
-        "slow_pathway": SLOW_50_50,
+        "pathways": (SLOW_50_50, FAST_50_50),
         "name": "slowfast_16x8_r101",
     }
     return slowfast(num_classes, input_shape=input_shape, **{**variant, **options})

@@ -21,7 +21,7 @@ from kvideo.models.classifier import (
 )
 from kvideo.weights.torchvision import VIDEO_RESNET
 
-PIXELS = {
+PIXELS: dict[str, Any] = {
     "mean": (0.43216 * 255, 0.394666 * 255, 0.37645 * 255),
     "std": (0.22803 * 255, 0.22145 * 255, 0.216989 * 255),
 }
