@@ -1,4 +1,4 @@
-"""`fit`, `evaluate` and `predict`: the commands as functions that return objects."""
+"""`fit`, `evaluate`, `predict`, `features`: the commands as functions that return objects."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import keras
 
     from kvideo.data.annotations import VideoSet
+    from kvideo.feature_set import FeatureSet
     from kvideo.prediction import Prediction
     from kvideo.training import FitResult
 
@@ -217,6 +218,102 @@ def predict(
             results.append(prediction)
             progress.update()
     return results
+
+
+def features(
+    model: Any,
+    data: str | os.PathLike[str] | VideoSet,
+    *,
+    layer: str = "features",
+    pool: str = "mean",
+    out: str | os.PathLike[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    split: str = "all",
+    num_clips: int | None = None,
+    num_crops: int | None = None,
+    clip_spec: ClipSpec | None = None,
+    precision: str = "float32",
+    batch_size: int = 8,
+    workers: int | None = None,
+    decoder: str = "pyav",
+    quarantine: str | None = None,
+    verbose: bool = True,
+) -> FeatureSet:
+    """Writes what a layer of a model says of each video into a file; like `kvideo features`.
+
+    Each video gets one `.npy` file, (views, C) float32, in a folder that mirrors the paths of
+    `data`; `index.json` and `index.csv` name videos, files and labels. What is there already, from
+    the same model and video, is not computed again. A video that cannot be read is named in the
+    index, and the work goes on.
+
+    Args:
+        model: a `keras.Model` that carries its `ModelInfo`, a `.keras` file or a run's folder.
+        data: as in `fit`, or a `VideoSet`; also a folder of videos without labels, or one video.
+            Its classes need not be the model's.
+        layer: the name of a layer.
+        pool: `"mean"`: the mean over the places in a clip, where the layer gives a map;
+            `"none"`: the whole map, (views, T', H', W', C).
+        out: the folder for the files; by default `features/DATA-LAYER` beside the model's file.
+        root: folder that the annotation file's paths are relative to.
+        split: which part of the data; by default all of it.
+        num_clips: clips of each video; by default what the model recommends.
+        num_crops: 1 or 3 crops of each clip; by default what the model recommends.
+        clip_spec: another frame rate or framing than the model's; the shape must be the same.
+        precision: `"float32"`, `"bfloat16"` or `"auto"`.
+        batch_size: most clips that are run at once.
+        workers: decoding threads; by default as many as processors.
+        decoder: the name of a `kvideo.decoders` entry point.
+        quarantine: a file of `kvideo check --quarantine`, whose videos are left out.
+        verbose: progress on standard error.
+
+    Returns:
+        The index: files, labels, times of the clips.
+
+    Raises:
+        ModelFileError: the model cannot be loaded.
+        UsageError: no such layer, or no folder to write to.
+        DataError: the data cannot be used, or no video gave features.
+    """
+    from kvideo.data.annotations import VideoSet
+    from kvideo.features import extract_features, feature_folder, feature_videos, mirrored_root
+    from kvideo.saving import model_info
+    from kvideo.scores import describe_run
+
+    folder = feature_folder(model, data, layer, out)
+    check_writable(folder)  # told now, not after an hour
+    network = _load(model, precision)
+    info = model_info(network)
+    videos = data if isinstance(data, VideoSet) else feature_videos(data, root, split)
+    if quarantine is not None:
+        from kvideo.data.check import read_quarantine
+
+        videos = videos.without(read_quarantine(quarantine))
+    if verbose:
+        for note in videos.notes:
+            print(f"Note: {note}", file=sys.stderr, flush=True)
+    reader = _reader(info.clip_spec, clip_spec, decoder)
+    details = describe_run(
+        model=model if isinstance(model, str | os.PathLike) else network.name,
+        data=videos.source,
+        clip_spec=reader.spec,
+        precision=precision,
+        decoder=decoder,
+    )
+    with Progress(len(videos.records), "extracting", unit="video", quiet=not verbose) as progress:
+        return extract_features(
+            network,
+            videos,
+            reader,
+            folder,
+            layer=layer,
+            pool=pool,
+            views=_views(info.views, num_clips, num_crops),
+            root=mirrored_root(videos, root),
+            batch_size=batch_size,
+            workers=workers or _workers(),
+            details=details,
+            on_video=lambda _: progress.update(),
+        )
 
 
 def _videos_of(paths: Sequence[str | os.PathLike[str]]) -> list[str]:

@@ -16,6 +16,7 @@ COMMANDS = {
     "fit": "Train a model on a folder of videos.",
     "evaluate": "Test a model over many views of each video.",
     "predict": "Label video files.",
+    "features": "Write what a layer says of each video into files.",
     "models": "List the models that can be trained.",
     "check": "Find the files of a data set that cannot be used.",
 }

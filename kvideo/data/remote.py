@@ -25,3 +25,18 @@ def list_remote(folder: str) -> list[str]:
         is_folder = name.endswith("/") or tf.io.gfile.isdir(f"{folder.rstrip('/')}/{plain}")
         names.append(plain + "/" * is_folder)
     return names
+
+
+def stamp_remote(path: str) -> tuple[int, int]:
+    """Size in bytes and time of change in nanoseconds of a remote file.
+
+    Raises:
+        OSError: there is none, or it cannot be reached.
+    """
+    import tensorflow as tf
+
+    try:
+        found = tf.io.gfile.stat(path)
+    except tf.errors.OpError as error:
+        raise OSError(str(error)) from error
+    return int(found.length), int(found.mtime_nsec)
