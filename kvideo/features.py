@@ -73,7 +73,7 @@ def feature_extractor(
     between = tuple(range(1, len(x.shape) - 1))
     if pool == "mean" and between:
         x = keras.ops.mean(x, axis=between)
-    return keras.Model(base.inputs, x, name=f"{model.name}_{layer}")
+    return keras.Model(base.input, x, name=f"{model.name}_{layer}")
 
 
 def _up_to(model: keras.Model, layer: str) -> keras.Model:
@@ -89,7 +89,7 @@ def _up_to(model: keras.Model, layer: str) -> keras.Model:
     output = model.get_layer(layer).output
     if not isinstance(output, keras.KerasTensor) or len(output.shape) < 2:
         raise UsageError(f'the layer "{layer}" of "{model.name}" gives no row for each clip.')
-    return keras.Model(model.inputs, output, name=model.name)
+    return keras.Model(model.input, output, name=model.name)
 
 
 def model_digest(model: keras.Model, layer: str) -> str:
