@@ -35,8 +35,11 @@ class Dialect:
         naming: `"torch"`, `"tf1"` or `"keras"`: names and axes of the tensors within a module.
         prefix: a regular expression for what may stand before all names and means nothing.
         ignored: a regular expression for names of tensors that no model needs.
-        adjust: by layer's name, a function of (model, kernel) that puts the kernel, already with
-            the model's axes, into the model's order of rows.
+        rows: by layer's name, a function of (model, kernel) that puts a kernel, already with the
+            model's axes, into the model's order of rows.
+        options: arguments that the builder needs for these weights, such as the publisher's
+            normalization where it is not the builder's own.
+        headless: whether files without the last layer are published too.
     """
 
     name: str
@@ -46,7 +49,9 @@ class Dialect:
     naming: str = "torch"
     prefix: str = ""
     ignored: str = r"(^|\.)num_batches_tracked$"
-    adjust: Mapping[str, Callable[[Any, np.ndarray], np.ndarray]] = field(default_factory=dict)
+    rows: Mapping[str, Callable[[Any, np.ndarray], np.ndarray]] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    headless: bool = False
 
     def speaks(self, names: Collection[str]) -> bool:
         """Whether a file with tensors of these names is written in this dialect."""
@@ -60,6 +65,22 @@ class Dialect:
         """Whether the tensor of that name is none that a model needs."""
         return bool(self.ignored) and re.search(self.ignored, name) is not None
 
+    def count_classes(self, tensors: Mapping[str, np.ndarray]) -> int:
+        """Outputs of a file's last layer; 0 if it has none."""
+        sizes = (tensor.size for name, tensor in tensors.items() if re.search(self.head, name))
+        return next(sizes, 0)
+
+
+KERAS = Dialect(
+    "Keras",
+    rf"^{HEAD}/kernel$",
+    lambda layers: lambda layer: layer,
+    head=rf"^{HEAD}/bias$",
+    naming="keras",
+    ignored=r"seed_generator",
+)
+"""A Keras `.h5` file of a model whose layers are named as ours are."""
+
 
 @dataclass(frozen=True)
 class Family:
@@ -67,7 +88,7 @@ class Family:
 
     Args:
         name: for messages.
-        dialects: the first that speaks a file's names is taken.
+        dialects: the first that speaks a file's names is taken; `KERAS` is always the last.
         optional: a regular expression for layers that a file may lack altogether; they stay as
             the builder made them.
     """
@@ -78,4 +99,5 @@ class Family:
 
     def dialect_of(self, names: Collection[str]) -> Dialect | None:
         """The dialect of a file with tensors of these names, or None."""
-        return next((dialect for dialect in self.dialects if dialect.speaks(names)), None)
+        speakers = (dialect for dialect in (*self.dialects, KERAS) if dialect.speaks(names))
+        return next(speakers, None)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 
 from kvideo.errors import ModelFileError
-from kvideo.weights.checkpoints import read_checkpoint
+from kvideo.saving import BuilderInfo, read_info
+from kvideo.text import enumerate_words
+from kvideo.weights.checkpoints import checkpoint_kind, read_checkpoint
 from kvideo.weights.families import HEAD, Dialect, Family, NameMap
+from kvideo.weights.guessing import guess_models
 from kvideo.weights.transfer import (
     NAMINGS,
     Wanted,
@@ -24,6 +28,8 @@ from kvideo.weights.transfer import (
     wanted_tensors,
 )
 
+NORMALIZATION = "normalization"
+
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -33,7 +39,7 @@ class LoadReport:
         path: the file.
         dialect: who named its tensors.
         tensors: how many were put into the model.
-        classes: outputs of the file's last layer.
+        classes: outputs of the file's last layer; 0 if it has none.
         fresh_head: the model has another number of classes, so its last layer stays random.
         fresh_layers: other layers that the file lacks and that stay as the builder made them.
     """
@@ -52,17 +58,14 @@ class LoadReport:
 
     def remarks(self) -> list[str]:
         """Sentences about what the file did not give."""
-        lines = []
+        file, lines = os.path.basename(self.path), []
         if self.fresh_head:
-            lines.append(
-                f"{os.path.basename(self.path)} has {self.classes} classes, the model another "
-                f'number: its last layer, "{HEAD}", is fresh.'
-            )
+            why = f"has {self.classes} classes, the model another number"
+            why = why if self.classes else "has no last layer"
+            lines.append(f'{file} {why}: the last layer, "{HEAD}", is fresh and must be trained.')
         if self.fresh_layers:
-            lines.append(
-                f"{os.path.basename(self.path)} lacks the layers "
-                f"{', '.join(self.fresh_layers)}: they are fresh."
-            )
+            layers = enumerate_words(self.fresh_layers, limit=12)
+            lines.append(f"{file} has no weights for {layers}: they are fresh.")
         return lines
 
 
@@ -90,13 +93,17 @@ def load_tensors(
     naming = NAMINGS[dialect.naming]
     tensors = {dialect.strip(name): tensor for name, tensor in tensors.items()}
     layers = dict(layers_with_weights(model))
+    layers.pop(NORMALIZATION, None)  # of pixels; no checkpoint has it
     names = {*layers, *(layer.name for layer in model.layers)}
-    wanted = _wanted(layers, dialect.modules(names), dialect)
-    fresh_layers = _absent_optional_layers(wanted, tensors, family)
+    wanted = _wanted(layers, dialect.modules(names), dialect, family)
+    classes = dialect.count_classes(tensors)
+    fresh_layers = _absent_optional_layers(layers, wanted, tensors, family)
+    no_head = not classes and dialect.headless
     other_classes = {
         key
         for key, item in wanted.items()
-        if item.layer == HEAD and key in tensors and item.differs_in_classes(tensors[key].shape)
+        if item.layer == HEAD
+        and (no_head or (key in tensors and item.differs_in_classes(tensors[key].shape)))
     }
     needed = {
         key: item
@@ -116,7 +123,7 @@ def load_tensors(
         path,
         dialect.name,
         len(needed),
-        count_classes(tensors, dialect, path),
+        classes,
         bool(other_classes),
         fresh_layers,
     )
@@ -132,33 +139,51 @@ def find_dialect(tensors: Mapping[str, np.ndarray], family: Family, path: str) -
     if dialect is None:
         known = ", ".join(dialect.name for dialect in family.dialects)
         first = next(iter(tensors), "nothing")
+        likely = guess_models(tensors)
+        hint = f"It looks like one of {enumerate_words(likely)}." if likely else ""
         raise ModelFileError(
-            f"{path} is no checkpoint of {family.name} that is known ({known}): its tensors are "
-            f"called {first}, …"
+            f"{path} is no checkpoint of a {family.name} that is known ({known}): its tensors are "
+            f"called {first}, … {hint}".rstrip()
         )
     return dialect
 
 
-def count_classes(tensors: Mapping[str, np.ndarray], dialect: Dialect, path: str) -> int:
-    """Outputs of a file's last layer.
+def options_for(path: str | os.PathLike[str] | None, family: Family) -> dict[str, Any]:
+    """Arguments that a builder of the family needs for the weights of a file.
+
+    A model saved by kvideo says how its builder was called; a published checkpoint's dialect says
+    what its publisher did in another way than the builder by default.
 
     Raises:
-        ModelFileError: it has none.
+        ModelFileError: the file cannot be read, or is of another family.
     """
-    for name, tensor in tensors.items():
-        if re.search(dialect.head, name):
-            return int(tensor.size)
-    raise ModelFileError(f"{path} has no last layer, so it says no number of classes.")
+    if path is None:
+        return {}
+    if checkpoint_kind(path) == "keras":
+        builder = _builder_of(path)
+        return dict(builder.options) if builder else {}
+    tensors = read_checkpoint(path, values=False)
+    return dict(find_dialect(tensors, family, os.fspath(path)).options)
+
+
+def _builder_of(path: str | os.PathLike[str]) -> BuilderInfo | None:
+    try:
+        return read_info(path).builder
+    except ModelFileError:  # a Keras file of the user's own, or weights alone
+        return None
 
 
 def _wanted(
-    layers: Mapping[str, keras.Layer], module_of: NameMap, dialect: Dialect
+    layers: Mapping[str, keras.Layer], module_of: NameMap, dialect: Dialect, family: Family
 ) -> dict[str, Wanted]:
+    """By their names in the file, the tensors that the layers take."""
     naming = NAMINGS[dialect.naming]
     wanted: dict[str, Wanted] = {}
     for name, layer in layers.items():
         module = module_of(name)
         if module is None:
+            if re.search(family.optional, name):
+                continue
             raise ModelFileError(
                 f'{dialect.name} has no counterpart of the layer "{name}"; these weights do not '
                 "fit this model."
@@ -168,10 +193,13 @@ def _wanted(
 
 
 def _absent_optional_layers(
-    wanted: Mapping[str, Wanted], tensors: Mapping[str, np.ndarray], family: Family
+    layers: Collection[str],
+    wanted: Mapping[str, Wanted],
+    tensors: Mapping[str, np.ndarray],
+    family: Family,
 ) -> tuple[str, ...]:
     """The model's optional layers of which the file has nothing."""
-    optional = {_outer(w.layer) for w in wanted.values() if re.search(family.optional, w.layer)}
+    optional = {_outer(name) for name in layers if re.search(family.optional, name)}
     present = {_outer(item.layer) for key, item in wanted.items() if key in tensors}
     return tuple(sorted(optional - present))
 
@@ -182,7 +210,7 @@ def _outer(layer: str) -> str:
 
 def _assign(model: keras.Model, item: Wanted, tensor: np.ndarray, dialect: Dialect) -> None:
     values = item.in_model_order(tensor)
-    adjust = dialect.adjust.get(item.layer)
-    if adjust is not None and values.ndim > 1:
-        values = adjust(model, values)
+    in_model_rows = dialect.rows.get(item.layer)
+    if in_model_rows is not None and values.ndim > 1:
+        values = in_model_rows(model, values)
     item.variable.assign(values)

@@ -69,7 +69,7 @@ class _Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
-def read_torch(path: str | os.PathLike[str]) -> Any:
+def read_torch(path: str | os.PathLike[str], *, values: bool = True) -> Any:
     """What a checkpoint file holds, with NumPy arrays for tensors.
 
     Strides, offsets and shared storages are respected. Arrays are read-only; bfloat16, which NumPy
@@ -78,6 +78,8 @@ def read_torch(path: str | os.PathLike[str]) -> Any:
 
     Args:
         path: a `.pt`, `.pth` or `.pyth` file.
+        values: False gives arrays of the right shapes and types that are all zero and take no
+            memory; only the description of the tensors is read then.
 
     Raises:
         ModelFileError: no such file, cut off, damaged, not a checkpoint; or it names anything but
@@ -88,7 +90,8 @@ def read_torch(path: str | os.PathLike[str]) -> Any:
         with open(path, "rb") as file:
             magic = file.read(len(_ZIP_MAGIC))
             file.seek(0)
-            content = _read_zip(file) if magic == _ZIP_MAGIC else _read_legacy(file)
+            read = _read_zip if magic == _ZIP_MAGIC else _read_legacy
+            content = read(file, values)
     except FileNotFoundError:
         raise ModelFileError(f"there is no checkpoint file {path}.") from None
     except ModelFileError as refusal:
@@ -101,16 +104,20 @@ def read_torch(path: str | os.PathLike[str]) -> Any:
     return content
 
 
-def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read_state_dict(path: str | os.PathLike[str], *, values: bool = True) -> dict[str, np.ndarray]:
     """The tensors of a checkpoint by name, wherever in the file they are.
 
     They may be the file's whole content or under `model_state`, `state_dict` or `model`; a prefix
     `module.` that all names share (from data-parallel training) is taken off.
 
+    Args:
+        path: as for `read_torch`.
+        values: as for `read_torch`.
+
     Raises:
         ModelFileError: see `read_torch`; or the file holds no tensors by name.
     """
-    content = read_torch(path)
+    content = read_torch(path, values=values)
     places = (content, *(content.get(key) for key in _PLACES)) if _is_dict(content) else ()
     for place in places:
         if _is_dict(place) and place:
@@ -195,7 +202,7 @@ _REBUILDERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _read_zip(file: BinaryIO) -> Any:
+def _read_zip(file: BinaryIO, values: bool) -> Any:
     """Members: STEM/data.pkl, STEM/data/KEY (raw numbers), and perhaps STEM/byteorder."""
     with zipfile.ZipFile(file) as archive:
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
@@ -211,10 +218,10 @@ def _read_zip(file: BinaryIO) -> Any:
             return _numbers(raw, storage.dtype, big_endian=order == b"big")
 
         content = _Unpickler(io.BytesIO(archive.read(pickles[0]))).load()
-        return _Resolver(load).resolve(content)
+        return _Resolver(load if values else None).resolve(content)
 
 
-def _read_legacy(file: BinaryIO) -> Any:
+def _read_legacy(file: BinaryIO, values: bool) -> Any:
     """Five pickles (magic, protocol, system, content, storage keys), then each key's numbers.
 
     The numbers are an 8-byte count and the raw values.
@@ -225,6 +232,8 @@ def _read_legacy(file: BinaryIO) -> Any:
         raise ModelFileError("it is a PyTorch checkpoint of an unknown version.")
     big_endian = not _Unpickler(file).load().get("little_endian", True)
     content = _Unpickler(file).load()
+    if not values:
+        return _Resolver(None).resolve(content)
     keys = [str(key) for key in _Unpickler(file).load()]
     begin = file.tell()
     arrays: dict[str, np.ndarray] = {}
@@ -270,28 +279,26 @@ def _numbers(raw: bytes, dtype: str, big_endian: bool) -> np.ndarray:
 
 def _storage_types(content: Any) -> dict[str, str]:
     """Element type by storage key, of all tensors in `content`."""
-    types: dict[str, str] = {}
-
-    def note(storage: _Storage) -> np.ndarray:
-        types[storage.key] = storage.dtype
-        return np.empty(0)
-
-    _Resolver(note, build=False).resolve(content)
-    return types
+    resolver = _Resolver(None)
+    resolver.resolve(content)
+    return resolver.storage_types
 
 
 class _Resolver:
     """Replaces every `_Tensor` in nested containers by its array.
 
     Args:
-        load: reads a storage; called once per key.
-        build: False only visits the storages.
+        load: reads a storage; called once per key. None: zeros without memory for all of them.
+
+    Attributes:
+        storage_types: the element type of every storage that was met, by its key.
     """
 
-    def __init__(self, load: Callable[[_Storage], np.ndarray], build: bool = True) -> None:
-        self._load, self._build = load, build
+    def __init__(self, load: Callable[[_Storage], np.ndarray] | None) -> None:
+        self._load = load
         self._arrays: dict[tuple[str, str], np.ndarray] = {}
         self._open: set[int] = set()
+        self.storage_types: dict[str, str] = {}
 
     def resolve(self, value: Any) -> Any:
         """`value`, with arrays for tensors and plain dicts for ordered ones."""
@@ -319,11 +326,13 @@ class _Resolver:
     def _array(self, tensor: _Tensor) -> np.ndarray:
         storage, offset, size, strides = tensor
         key = (storage.key, storage.dtype)
+        self.storage_types[storage.key] = storage.dtype
+        if self._load is None:
+            dtype = "float32" if storage.dtype == _BFLOAT16 else storage.dtype
+            return np.broadcast_to(np.zeros((), dtype), size)
         if key not in self._arrays:
             self._arrays[key] = self._load(storage)
         numbers = self._arrays[key]
-        if not self._build:
-            return numbers
         offset += storage.start
         if len(size) != len(strides) or min((offset, *size, *strides)) < 0:
             raise ModelFileError(f"a tensor has size {size} but strides {strides}.")
