@@ -7,6 +7,7 @@ run may be killed at any moment: what it has finished is found again.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -14,6 +15,7 @@ import json
 import os
 import posixpath
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +29,7 @@ from kvideo.files import atomic_path, make_folder, write_text_atomic
 CACHE = "cache.jsonl"
 _ENDING = ".npy"
 _OUTSIDE = "_"  # folder of what does not lie below the data's own folder
+_MOST_PENDING = 8  # files that wait for the disk
 _LONGEST_NAME = 240  # bytes; file systems take 255
 
 
@@ -77,19 +80,16 @@ def _digest(text: str) -> str:
 
 
 def write_rows(path: Path, blocks: Iterable[np.ndarray]) -> tuple[int, ...]:
-    """Writes arrays (n_i, ...) as one float32 `.npy` file (Σ n_i, ...), whole or not at all.
-
-    One block is held at a time.
+    """Writes arrays (n_i, ...) as one float32 `.npy` file (Σ n_i, ...), holding one at a time.
 
     Returns:
         The array's shape.
 
     Raises:
-        KVideoError: the disk is full, or the folder is not writable. Errors of `blocks` pass.
+        KVideoError: there are no rows. Errors of `blocks` pass.
     """
-    make_folder(path.parent)
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        rows, rest = 0, ()
+    rows, rest = 0, ()
+    with open(path, "wb") as file:
         for block in blocks:
             if not rows:
                 rest = block.shape[1:]
@@ -131,7 +131,10 @@ class CachedFile:
 
 
 class FeatureCache:
-    """The files of a folder that are known, by name.
+    """The files of a folder that are known, by name. Closing it waits for the last files.
+
+    Files come into place in a thread of their own, since waiting for a disk takes ten milliseconds
+    that the model had better use.
 
     Args:
         folder: is made when the first file is added.
@@ -140,6 +143,8 @@ class FeatureCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._known: dict[str, CachedFile] = {}
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="kvideo-write")
+        self._pending: collections.deque[Future[None]] = collections.deque()
         lines = 0
         for entry in _read_entries(folder / CACHE):
             self._known[entry.file] = entry
@@ -169,20 +174,48 @@ class FeatureCache:
             times: pairs of seconds; is read after the last block, and may grow until then.
 
         Raises:
-            KVideoError: see `write_rows`.
+            KVideoError: this file, or one before it, cannot be written. Errors of `blocks` pass,
+                and leave what was there before.
         """
         path = self.folder / file
-        shape = write_rows(path, blocks)
+        make_folder(path.parent)
+        with contextlib.ExitStack() as stack:
+            temporary = stack.enter_context(atomic_path(path))
+            shape = write_rows(temporary, blocks)
+            size = os.stat(temporary).st_size
+            placing = stack.pop_all()
         seconds = tuple((round(float(a), 6), round(float(b), 6)) for a, b in times)
-        entry = CachedFile(file, key, os.stat(path).st_size, shape, seconds)
+        entry = CachedFile(file, key, size, shape, seconds)
+        self._pending.append(self._pool.submit(self._place, placing, entry))
+        while len(self._pending) > _MOST_PENDING:
+            self._pending.popleft().result()
+        return entry
+
+    def close(self) -> None:
+        """Waits until all files are in place.
+
+        Raises:
+            KVideoError: one of them cannot be written.
+        """
+        self._pool.shutdown(wait=True)
+        while self._pending:
+            self._pending.popleft().result()
+
+    def __enter__(self) -> FeatureCache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _place(self, placing: contextlib.ExitStack, entry: CachedFile) -> None:
+        placing.close()
         try:
             with open(self.folder / CACHE, "a", encoding="ascii") as cache:
                 cache.write(_line(entry))
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise KVideoError(f"cannot write {self.folder / CACHE}: {reason}.") from error
-        self._known[file] = entry
-        return entry
+        self._known[entry.file] = entry
 
 
 def _line(entry: CachedFile) -> str:

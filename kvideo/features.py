@@ -229,15 +229,16 @@ def extract_features(
     if todo:
         FeatureSet.forget(folder)  # an index never names a file that is about to change
     try:
-        stream = stream_features(predictor, blocks)
-        for video, parts in itertools.groupby(stream, lambda part: part[0].video):
-            name = todo[video]
-            add(name, _write(cache, name, keys[name], records[name], parts))
+        with cache:
+            stream = stream_features(predictor, blocks)
+            for video, parts in itertools.groupby(stream, lambda part: part[0].video):
+                name = todo[video]
+                add(name, _write(cache, name, keys[name], records[name], parts))
     finally:
         listed = [
-            dataclasses.replace(entries[name], labels=record.labels)
+            dataclasses.replace(entry, labels=record.labels)
             for name, record in zip(names, videos.records, strict=True)
-            if name in entries
+            if (entry := entries.get(name)) and (entry.file is None or cache.find(name, keys[name]))
         ]
         result = FeatureSet(folder, videos.class_names, videos.multi_label, tuple(listed), facts)
         if len(result):

@@ -331,12 +331,12 @@ def test_files_that_were_harmed_are_computed_again(model, data, tmp_path) -> Non
 
 
 def test_the_cache_does_not_grow_without_end(tmp_path) -> None:
-    cache = FeatureCache(tmp_path)
-    for number in range(300):
-        cache.add("a.npy", str(number), iter([np.zeros((1, 2))]), [(0, 1)])
+    with FeatureCache(tmp_path) as cache:
+        for number in range(120):
+            cache.add("a.npy", str(number), iter([np.zeros((1, 2))]), [(0, 1)])
     FeatureCache(tmp_path)
     assert (tmp_path / "cache.jsonl").read_text().count("\n") == 1
-    assert FeatureCache(tmp_path).find("a.npy", "299") is not None
+    assert FeatureCache(tmp_path).find("a.npy", "119") is not None
 
 
 class Stopping(ClipReader):
@@ -443,11 +443,23 @@ def test_a_full_disk(tmp_path) -> None:
         yield np.zeros((2, 3))
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(kvideo.KVideoError, match="the disk is full") as caught:
-        write_rows(tmp_path / "a" / "x.npy", rows())
+    with (
+        pytest.raises(kvideo.KVideoError, match="a/x.npy: the disk is full") as caught,
+        FeatureCache(tmp_path) as cache,
+    ):
+        cache.add("a/x.npy", "key", rows(), [])
     assert is_disk_full(caught.value.__cause__) and not list((tmp_path / "a").iterdir())
     with pytest.raises(kvideo.KVideoError, match="nothing to write"):
         write_rows(tmp_path / "x.npy", iter([]))
+
+
+def test_a_file_that_cannot_come_into_place(model, data, tmp_path) -> None:
+    """The index names only what is there."""
+    out = tmp_path / "out"
+    (out / "left" / "1.mp4.npy").mkdir(parents=True)
+    with pytest.raises(kvideo.KVideoError, match="left/1.mp4.npy: it is a folder"):
+        extract(model, data, out)
+    assert [video.file for video in FeatureSet.load(out).videos] == ALL[:1]
 
 
 def test_arrays_grow_by_rows(tmp_path) -> None:
