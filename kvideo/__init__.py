@@ -20,7 +20,9 @@ _PUBLIC = {
     "evaluate": "kvideo.api",
     "features": "kvideo.api",
     "fit": "kvideo.api",
+    "inflate": "kvideo.inflation",
     "fold_batch_norm": "kvideo.folding",
+    "insert_nonlocal": "kvideo.insertion",
     "load_model": "kvideo.saving",
     "model_info": "kvideo.saving",
     "predict": "kvideo.api",
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
     from kvideo.api import evaluate, features, fit, predict
     from kvideo.clip_spec import ClipSpec, Views
     from kvideo.errors import KVideoError
+    from kvideo.inflation import inflate
     from kvideo.folding import fold_batch_norm
+    from kvideo.insertion import insert_nonlocal
     from kvideo.saving import load_model, model_info, save_model
     from kvideo.training import Experiment
 
