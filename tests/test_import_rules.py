@@ -27,7 +27,7 @@ MEETING_POINTS = {
     "visualization", "api", "cli", "__init__",
 }  # fmt: skip
 # These take any keras.Model and never a builder of ours.
-MODEL_AGNOSTIC = {"weights", "analysis", "visualization"}
+MODEL_AGNOSTIC = {"weights", "analysis", "visualization", "inflation"}
 
 
 def _modules() -> dict[str, Path]:
