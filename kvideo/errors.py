@@ -53,3 +53,7 @@ class PluginLoadError(KVideoError):
 
 class ModelFileError(KVideoError):
     """A model file is missing, cut off, or needs a package that is not installed."""
+
+
+class DownloadError(KVideoError):
+    """A published file cannot be downloaded, or is not the one that it was."""

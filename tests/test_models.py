@@ -391,11 +391,16 @@ def test_unknown_backbone_gets_a_suggestion():
             kvideo.models.late_fusion(5, backbone=wrong)
 
 
-def test_weights_file(tmp_path):
+def test_weights_file(tmp_path, capsys):
     model = kvideo.models.slow_fusion(5, input_shape=TINY)
     model.save(tmp_path / "m.keras")
     again = kvideo.models.slow_fusion(5, input_shape=TINY, weights=str(tmp_path / "m.keras"))
     for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    with pytest.raises(UsageError, match='do not fit slow_fusion: its layer "logits"'):
-        kvideo.models.slow_fusion(6, input_shape=TINY, weights=str(tmp_path / "m.keras"))
+    other = kvideo.models.slow_fusion(6, input_shape=TINY, weights=str(tmp_path / "m.keras"))
+    for a, b in zip(model.get_weights()[:-2], other.get_weights()[:-2], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert "m.keras has 5 classes" in capsys.readouterr().err
+    smaller = (TINY[0] // 2, *TINY[1:])
+    with pytest.raises(UsageError, match="do not fit early_fusion: "):
+        kvideo.models.early_fusion(5, input_shape=smaller, weights=str(tmp_path / "m.keras"))

@@ -18,9 +18,10 @@ import keras
 from kvideo.clip_spec import ClipSpec, Views
 from kvideo.errors import UsageError
 from kvideo.layers.pixels import PixelNormalization
+from kvideo.models.pretrained import with_published_weights
 from kvideo.weights.checkpoints import FORMS, checkpoint_kind
 from kvideo.weights.families import Family
-from kvideo.weights.loading import load_checkpoint
+from kvideo.weights.loading import LoadReport, load_checkpoint
 
 RESERVED_NAMES = ("clip", "normalization", "feature_map", "features", "logits", "predictions")
 
@@ -39,6 +40,9 @@ def made_for(
 ) -> Callable[[Builder], Builder]:
     """Decorator: gives a builder attributes that others ask it for.
 
+    A builder that has published weights takes their names as `weights` too; see
+    `kvideo.models.pretrained`.
+
     Args:
         clip_spec: the clip that it is made for.
         views: for testing.
@@ -47,6 +51,7 @@ def made_for(
     """
 
     def decorate(builder: Builder) -> Builder:
+        builder = with_published_weights(builder)
         builder.__dict__.update(
             clip_spec=clip_spec, views=views, clip_spec_for=clip_spec_for, family=family
         )
@@ -159,16 +164,35 @@ def finish(
 
 
 def _load_weights(model: keras.Model, path: str) -> None:
+    """Loads a file of Keras's; a last layer of another number of classes stays as it is."""
     with warnings.catch_warnings(record=True) as skipped:  # Keras only warns of some misfits
         warnings.simplefilter("always")
         try:
             model.load_weights(path)
         except (ValueError, KeyError, OSError) as cause:
-            layer = re.search(r"name=(\w+)", str(cause))
-            where = f'its layer "{layer[1]}" has other shapes' if layer else str(cause)
-            raise UsageError(f"the weights in {path} do not fit {model.name}: {where}.") from cause
+            if not (classes := _other_classes(str(cause))):
+                raise _misfit(model, path, str(cause)) from cause
+            model.load_weights(path, skip_mismatch=True)
+            LoadReport(path, "Keras", 0, classes, fresh_head=True).announce()
+            return
     if skipped:
         raise UsageError(f"the weights in {path} do not fit {model.name}: {skipped[0].message}")
+
+
+def _misfit(model: keras.Model, path: str, message: str) -> UsageError:
+    layer = re.search(r"name=(\w+)", message)
+    where = f'its layer "{layer[1]}" has other shapes' if layer else message
+    return UsageError(f"the weights in {path} do not fit {model.name}: {where}.")
+
+
+def _other_classes(message: str) -> int:
+    """How many classes a file has if, by Keras's message, they are all that does not fit; or 0."""
+    alone = re.match(r"A total of 1 objects could not be loaded\..*name=logits\b", message)
+    shapes = re.findall(r"\.shape=\(([\d, ]+)\)", message)[:2]  # of the variable, of the value
+    if not alone or len(shapes) < 2:
+        return 0
+    (*inner, _), (*inner_of_file, classes) = (shape.split(", ") for shape in shapes)
+    return int(classes) if inner == inner_of_file else 0
 
 
 def clip_input(
