@@ -5,6 +5,7 @@ from kvideo.layers.depthwise import DepthwiseConv3D
 from kvideo.layers.drop_path import DropPath
 from kvideo.layers.frames import FoldTime, FramesToChannels, SlowFrames, UnfoldTime
 from kvideo.layers.inflation import FramePadding, FramePooling, GroupedConv3D, PerFrame
+from kvideo.layers.mean_cube import MeanCubeSubtraction
 from kvideo.layers.nonlocal_block import NonLocalBlock3D
 from kvideo.layers.normalization import BatchNorm
 from kvideo.layers.pixels import PixelNormalization
@@ -18,6 +19,7 @@ __all__ = [
     "FramePooling",
     "FramesToChannels",
     "GroupedConv3D",
+    "MeanCubeSubtraction",
     "NonLocalBlock3D",
     "Norm",
     "PerFrame",

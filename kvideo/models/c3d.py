@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
 from kvideo.clip_spec import ClipSpec, Views
+from kvideo.errors import UsageError
 from kvideo.layers.conv import conv_unit
+from kvideo.layers.mean_cube import MeanCubeSubtraction
 from kvideo.models.classifier import (
     check_dropout,
     check_input_shape,
@@ -19,6 +21,9 @@ from kvideo.models.classifier import (
     finish,
     made_for,
 )
+from kvideo.weights.c3d import C3D
+from kvideo.weights.loading import options_for
+from kvideo.weights.mean_cube import load_mean_cube
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,17 @@ STAGES = (
 )
 FC_UNITS = 4096
 
+# How pixels are normalized; the last two as the publishers of weights do. Sports-1M's mean is that
+# of the published mean cube's middle, over which it varies by about 10.
+PREPROCESSING: dict[str, dict[str, Any]] = {
+    "scaled": {},
+    "mmaction2": {"mean": (104.0, 117.0, 128.0), "std": 1.0},
+    "sports1m": {"mean": (95.13, 102.86, 107.75), "std": 1.0, "channel_order": "bgr"},
+}
+POOL5_PADDING = ("after", "both")
 
-@made_for(ClipSpec(16, 25.0, (112, 112), short_side=128), Views(num_clips=10))
+
+@made_for(ClipSpec(16, 25.0, (112, 112), short_side=128), Views(num_clips=10), family=C3D)
 def c3d(
     num_classes: int,
     *,
@@ -48,6 +62,9 @@ def c3d(
     classifier_activation: Any = "softmax",
     weights: str | None = None,
     dropout: float = 0.5,
+    preprocessing: str | None = None,
+    mean_cube: str | None = None,
+    pool5_padding: str | None = None,
     name: str = "c3d",
 ) -> keras.Model:
     """C3D: eight 3×3×3 convolutions, five pools, two layers of 4096 (Tran et al. 2015, section 3).
@@ -61,8 +78,17 @@ def c3d(
         num_classes: classes.
         input_shape: (T, H, W, 3).
         classifier_activation: `"softmax"`, `"sigmoid"` for several labels a video, or None.
-        weights: None (random), or a file of a like model.
+        weights: None (random), the name of published weights (`"sports1m"`, `"ucf101"`), or a
+            file: of a like model, or a published checkpoint.
         dropout: after `fc6` and `fc7`.
+        preprocessing: how pixels are normalized: `"scaled"` to about -2..2, or as for published
+            weights `"mmaction2"` (RGB less a mean) or `"sports1m"` (BGR less a mean). By default
+            what the weights need, or `"scaled"`.
+        mean_cube: a `.npy` file with the mean clip of Sports-1M, which is subtracted instead of one
+            mean per channel; the model keeps it.
+        pool5_padding: `"after"` has the partly filled windows of the last pool at the end, as the
+            first implementation (in Caffe); `"both"` pads all around, as other publishers' code
+            does. By default what the weights need, or `"after"`.
         name: the model's name.
 
     Returns:
@@ -70,20 +96,45 @@ def c3d(
 
     Raises:
         UsageError: an argument is out of its range.
+        ModelFileError: the file of `weights` or `mean_cube` cannot be used.
     """
-    _, weights_file = check_weights(weights)
+    _, weights_file = check_weights(weights, family=C3D)
+    needed = options_for(weights_file, C3D)
+    preprocessing = _choice("preprocessing", preprocessing, needed, tuple(PREPROCESSING))
+    pool5_padding = _choice("pool5_padding", pool5_padding, needed, POOL5_PADDING)
     dropout = check_dropout(dropout)
-    inputs, x = clip_input(check_input_shape(input_shape))
+    shape = check_input_shape(input_shape)
+    inputs, x = clip_input(shape, **PREPROCESSING[preprocessing])
+    if mean_cube is not None:
+        subtraction = MeanCubeSubtraction(name="normalization")
+        x = subtraction(inputs)
+        subtraction.cube.assign(load_mean_cube(mean_cube, shape))
     for number, stage in enumerate(STAGES, start=1):
         for convolution in stage.convolutions:
             x = conv_unit(x, stage.filters, 3, name=convolution, norm=None)
+        padding = "same"
         if number == len(STAGES):
             x = keras.layers.Identity(name="feature_map")(x)  # (B, 2, 7, 7, 512)
-        x = keras.layers.MaxPooling3D(stage.pool, padding="same", name=f"pool{number}")(x)
+            if pool5_padding == "both":
+                x = keras.layers.ZeroPadding3D((0, 1, 1), name="pool5_pad")(x)
+                padding = "valid"
+        x = keras.layers.MaxPooling3D(stage.pool, padding=padding, name=f"pool{number}")(x)
     x = keras.layers.Flatten(name="flatten")(x)
     x = keras.layers.Dense(FC_UNITS, "relu", kernel_initializer="he_normal", name="fc6")(x)
     x = keras.layers.Dropout(dropout, name="dropout6")(x)
     x = keras.layers.Dense(FC_UNITS, "relu", kernel_initializer="he_normal", name="fc7")(x)
     x = keras.layers.Identity(name="features")(x)
     outputs = classifier_head(x, num_classes, classifier_activation, dropout)
-    return finish(inputs, outputs, name, weights_file)
+    return finish(inputs, outputs, name, weights_file, family=C3D)
+
+
+def _choice(name: str, value: str | None, needed: Mapping[str, Any], known: tuple[str, ...]) -> str:
+    """The value given, else what the weights need, else the first known one.
+
+    Raises:
+        UsageError: it is not among the known ones.
+    """
+    value = value or needed.get(name) or known[0]
+    if value not in known:
+        raise UsageError(f"{name} must be one of {known}, not {value!r}.")
+    return value
