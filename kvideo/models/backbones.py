@@ -152,6 +152,8 @@ def inline(network: keras.Model, inputs: Any) -> Any:
     for layer, copy in pairs:
         if getattr(layer, "weights", None):
             copy.set_weights(layer.get_weights())
+        if isinstance(copy, keras.layers.Normalization):
+            copy.finalize_state()  # it computes with what it makes of its weights
     return outputs[-1]  # the layer that nothing follows
 
 
