@@ -3,6 +3,7 @@
 from kvideo.layers.conv import Norm, batch_norm, conv_unit, depthwise_unit_2d, max_pool
 from kvideo.layers.depthwise import DepthwiseConv3D
 from kvideo.layers.drop_path import DropPath
+from kvideo.layers.flow import FlowNormalization
 from kvideo.layers.frames import FoldTime, FramesToChannels, SlowFrames, UnfoldTime
 from kvideo.layers.inflation import FramePadding, FramePooling, GroupedConv3D, PerFrame
 from kvideo.layers.mean_cube import MeanCubeSubtraction
@@ -14,6 +15,7 @@ __all__ = [
     "BatchNorm",
     "DepthwiseConv3D",
     "DropPath",
+    "FlowNormalization",
     "FoldTime",
     "FramePadding",
     "FramePooling",

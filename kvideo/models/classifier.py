@@ -25,6 +25,8 @@ from kvideo.weights.loading import LoadReport, load_checkpoint
 
 RESERVED_NAMES = ("clip", "normalization", "feature_map", "features", "logits", "predictions")
 
+_CHANNELS = {3: "RGB", 2: "optical flow"}
+
 WEIGHT_FILES = (".keras", ".weights.h5")
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
@@ -71,23 +73,28 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
-def check_input_shape(input_shape: Sequence[int]) -> Shape:
-    """(T, H, W, 3) as plain integers.
+def check_input_shape(input_shape: Sequence[int], channels: Sequence[int] = (3,)) -> Shape:
+    """(T, H, W, C) as plain integers.
+
+    Args:
+        input_shape: what the user gave.
+        channels: what C may be: 3 for RGB, 2 for optical flow.
 
     Raises:
         UsageError: it has another form, or a size that is unknown or less than 1.
     """
     try:
-        frames, height, width, channels = (int(side) for side in input_shape)
+        frames, height, width, last = (int(side) for side in input_shape)
     except (TypeError, ValueError):
         raise UsageError(
             f"input_shape must be (frames, height, width, 3) in whole numbers, not {input_shape!r}."
         ) from None
     if min(frames, height, width) < 1:
         raise UsageError(f"input_shape must hold sizes of at least 1, not {input_shape!r}.")
-    if channels != 3:
-        raise UsageError(f"input_shape must end in 3 channels (RGB), not {channels}.")
-    return frames, height, width, channels
+    if last not in channels:
+        kinds = " or ".join(f"{number} channels ({_CHANNELS[number]})" for number in channels)
+        raise UsageError(f"input_shape must end in {kinds}, not {last}.")
+    return frames, height, width, last
 
 
 def check_dropout(dropout: float) -> float:
