@@ -83,7 +83,6 @@ INCEPTION_V1 = (
 )
 HEAD_WINDOW = (2, 7, 7)
 FLOW_LIMIT = 20.0  # pixels per frame
-S3D_LEAST = (5, 17, 17)  # a smaller clip leaves nothing of pool5a
 PIXELS: dict[str, dict[str, Any]] = {
     "i3d": {"mean": 127.5, "std": 127.5},
     "s3d": {
@@ -199,7 +198,7 @@ def s3d(
 
     Args:
         num_classes: classes.
-        input_shape: (T, H, W, 3), at least (5, 17, 17, 3).
+        input_shape: (T, H, W, 3).
         classifier_activation: `"softmax"`, `"sigmoid"` for several labels a video, or None.
         weights: None (random), the name of published weights, or a file: of a like model, or
             torchvision's checkpoint.
@@ -218,9 +217,6 @@ def s3d(
     _, weights_file = check_weights(weights, family=INCEPTION)
     style = _style(True, "half", width_multiplier)
     shape = check_input_shape(input_shape)
-    if any(size < least for size, least in zip(shape, S3D_LEAST, strict=False)):
-        least = "×".join(str(size) for size in S3D_LEAST)
-        raise UsageError(f"s3d takes clips of at least {least}, not {shape[:3]}.")
     inputs, x = clip_input(shape, **PIXELS["s3d"])
     x = _inception(x, style)
     x = pooled_features(x, head_window)
@@ -261,10 +257,13 @@ def _unit(x: Any, unit: Unit, style: _Style) -> Any:
 
 
 def _pool(x: Any, pool: Pool, style: _Style) -> Any:
-    # Even windows have no middle: PyTorch's networks leave out what does not fill one.
-    even = max(pool.size) % 2 == 0
-    padding = "valid" if style.padding == "half" and even else style.padding
-    return max_pool(x, pool.size, strides=pool.strides, name=pool.name, padding=padding)
+    size, strides, padding = pool.size, pool.strides, style.padding
+    if padding == "half" and size[0] % 2 == 0:
+        # An even window has no middle. PyTorch's network leaves out what does not fill one; so that
+        # something is left of the smallest clips, it is cut to the map here.
+        padding = "valid"
+        size = strides = tuple(min(pair) for pair in zip(size, x.shape[1:4], strict=True))
+    return max_pool(x, size, strides=strides, name=pool.name, padding=padding)
 
 
 def _mixed(x: Any, block: Mixed, style: _Style) -> Any:
