@@ -17,6 +17,7 @@ _PUBLIC = {
     "Views": "kvideo.clip_spec",
     "Experiment": "kvideo.training",
     "KVideoError": "kvideo.errors",
+    "convert": "kvideo.conversion",
     "evaluate": "kvideo.api",
     "features": "kvideo.api",
     "fit": "kvideo.api",
@@ -35,9 +36,10 @@ __all__ = sorted([*_PUBLIC, *_SUBMODULES, "__version__"])
 if TYPE_CHECKING:
     from kvideo.api import evaluate, features, fit, predict
     from kvideo.clip_spec import ClipSpec, Views
+    from kvideo.conversion import convert
     from kvideo.errors import KVideoError
-    from kvideo.inflation import inflate
     from kvideo.folding import fold_batch_norm
+    from kvideo.inflation import inflate
     from kvideo.insertion import insert_nonlocal
     from kvideo.saving import load_model, model_info, save_model
     from kvideo.training import Experiment

@@ -17,7 +17,9 @@ COMMANDS = {
     "evaluate": "Test a model over many views of each video.",
     "predict": "Label video files.",
     "features": "Write what a layer says of each video into files.",
+    "convert": "Make a model file of published weights.",
     "models": "List the models that can be trained.",
+    "benchmark": "Measure what a model costs on this machine.",
     "check": "Find the files of a data set that cannot be used.",
 }
 

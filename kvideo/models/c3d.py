@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,6 @@ from kvideo.models.classifier import (
     made_for,
 )
 from kvideo.weights.c3d import C3D
-from kvideo.weights.loading import options_for
 from kvideo.weights.mean_cube import load_mean_cube
 
 
@@ -44,12 +43,14 @@ STAGES = (
 )
 FC_UNITS = 4096
 
-# How pixels are normalized; the last two as the publishers of weights do. Sports-1M's mean is that
+_MEAN_CUBE = "mean_cube"
+# How pixels are normalized; all but the first as the publishers of weights do. Sports-1M's mean is that
 # of the published mean cube's middle, over which it varies by about 10.
 PREPROCESSING: dict[str, dict[str, Any]] = {
     "scaled": {},
     "mmaction2": {"mean": (104.0, 117.0, 128.0), "std": 1.0},
     "sports1m": {"mean": (95.13, 102.86, 107.75), "std": 1.0, "channel_order": "bgr"},
+    _MEAN_CUBE: {},  # a layer of its own
 }
 POOL5_PADDING = ("after", "both")
 
@@ -62,9 +63,9 @@ def c3d(
     classifier_activation: Any = "softmax",
     weights: str | None = None,
     dropout: float = 0.5,
-    preprocessing: str | None = None,
+    preprocessing: str = "scaled",
     mean_cube: str | None = None,
-    pool5_padding: str | None = None,
+    pool5_padding: str = "after",
     name: str = "c3d",
 ) -> keras.Model:
     """C3D: eight 3×3×3 convolutions, five pools, two layers of 4096 (Tran et al. 2015, section 3).
@@ -82,13 +83,13 @@ def c3d(
             file: of a like model, or a published checkpoint.
         dropout: after `fc6` and `fc7`.
         preprocessing: how pixels are normalized: `"scaled"` to about -2..2, or as for published
-            weights `"mmaction2"` (RGB less a mean) or `"sports1m"` (BGR less a mean). By default
-            what the weights need, or `"scaled"`.
-        mean_cube: a `.npy` file with the mean clip of Sports-1M, which is subtracted instead of one
-            mean per channel; the model keeps it.
+            weights `"mmaction2"` (RGB less a mean), `"sports1m"` (BGR less a mean) or `"mean_cube"`
+            (BGR less a mean clip). A file of published weights brings its own by default.
+        mean_cube: a `.npy` file with the mean clip of Sports-1M, which the model keeps as a weight;
+            means `preprocessing="mean_cube"`.
         pool5_padding: `"after"` has the partly filled windows of the last pool at the end, as the
             first implementation (in Caffe); `"both"` pads all around, as other publishers' code
-            does. By default what the weights need, or `"after"`.
+            does; a file of published weights brings its publisher's by default.
         name: the model's name.
 
     Returns:
@@ -99,16 +100,17 @@ def c3d(
         ModelFileError: the file of `weights` or `mean_cube` cannot be used.
     """
     _, weights_file = check_weights(weights, family=C3D)
-    needed = options_for(weights_file, C3D)
-    preprocessing = _choice("preprocessing", preprocessing, needed, tuple(PREPROCESSING))
-    pool5_padding = _choice("pool5_padding", pool5_padding, needed, POOL5_PADDING)
+    preprocessing = preprocessing if mean_cube is None else _MEAN_CUBE
+    _check_choice("preprocessing", preprocessing, PREPROCESSING)
+    _check_choice("pool5_padding", pool5_padding, POOL5_PADDING)
     dropout = check_dropout(dropout)
     shape = check_input_shape(input_shape)
     inputs, x = clip_input(shape, **PREPROCESSING[preprocessing])
-    if mean_cube is not None:
+    if preprocessing == _MEAN_CUBE:
         subtraction = MeanCubeSubtraction(name="normalization")
         x = subtraction(inputs)
-        subtraction.cube.assign(load_mean_cube(mean_cube, shape))
+        if mean_cube is not None:
+            subtraction.cube.assign(load_mean_cube(mean_cube, shape))
     for number, stage in enumerate(STAGES, start=1):
         for convolution in stage.convolutions:
             x = conv_unit(x, stage.filters, 3, name=convolution, norm=None)
@@ -128,13 +130,7 @@ def c3d(
     return finish(inputs, outputs, name, weights_file, family=C3D)
 
 
-def _choice(name: str, value: str | None, needed: Mapping[str, Any], known: tuple[str, ...]) -> str:
-    """The value given, else what the weights need, else the first known one.
-
-    Raises:
-        UsageError: it is not among the known ones.
-    """
-    value = value or needed.get(name) or known[0]
+def _check_choice(name: str, value: str, known: Collection[str]) -> None:
+    """Raises UsageError if the value is not among the known ones."""
     if value not in known:
-        raise UsageError(f"{name} must be one of {known}, not {value!r}.")
-    return value
+        raise UsageError(f"{name} must be one of {tuple(known)}, not {value!r}.")

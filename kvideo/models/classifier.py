@@ -18,7 +18,7 @@ import keras
 from kvideo.clip_spec import ClipSpec, Views
 from kvideo.errors import UsageError
 from kvideo.layers.pixels import PixelNormalization
-from kvideo.models.pretrained import with_published_weights
+from kvideo.models.pretrained import fit_to_weights
 from kvideo.weights.checkpoints import FORMS, checkpoint_kind
 from kvideo.weights.families import Family
 from kvideo.weights.loading import LoadReport, load_checkpoint
@@ -42,8 +42,8 @@ def made_for(
 ) -> Callable[[Builder], Builder]:
     """Decorator: gives a builder attributes that others ask it for.
 
-    A builder that has published weights takes their names as `weights` too; see
-    `kvideo.models.pretrained`.
+    A builder with a `family` takes the names of published weights as `weights` too, and is built
+    with the widths of a file of weights; see `kvideo.models.pretrained`.
 
     Args:
         clip_spec: the clip that it is made for.
@@ -53,7 +53,7 @@ def made_for(
     """
 
     def decorate(builder: Builder) -> Builder:
-        builder = with_published_weights(builder)
+        builder = fit_to_weights(builder, family)
         builder.__dict__.update(
             clip_spec=clip_spec, views=views, clip_spec_for=clip_spec_for, family=family
         )

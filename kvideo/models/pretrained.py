@@ -10,40 +10,68 @@ from typing import Any, TypeVar
 import keras
 
 from kvideo.clip_spec import ClipSpec, recommended_clip, recommended_views
-from kvideo.errors import UsageError
+from kvideo.errors import ModelFileError, UsageError
 from kvideo.registry import MODELS, entries
-from kvideo.saving import BuilderInfo, ModelInfo
+from kvideo.saving import BuilderInfo, ModelInfo, read_info
 from kvideo.text import enumerate_words
 from kvideo.weights.checkpoints import FORMS, checkpoint_kind
 from kvideo.weights.download import fetch
+from kvideo.weights.families import Family
 from kvideo.weights.labels import published_class_names
+from kvideo.weights.loading import options_for
 from kvideo.weights.published import PUBLISHED, Published
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 
-def with_published_weights(builder: Builder) -> Builder:
-    """A builder that takes the names of its published weights too, if there are any.
+def fit_to_weights(builder: Builder, family: Family | None) -> Builder:
+    """A builder that takes the names of published weights, and is built as its weights need it.
 
-    It downloads them once, and hands the file on to `builder`. A model whose last layer came with
-    them knows the classes' names: it carries a `ModelInfo`, so that `kvideo.save_model(model,
-    path)` makes a file that `kvideo predict` can use at once.
+    Published weights are downloaded once, and the file is handed on to `builder`. A model whose
+    last layer came with them knows the classes' names: it carries a `ModelInfo`, so that
+    `kvideo.save_model(model, path)` makes a file that `kvideo predict` can use at once.
+
+    What a file says of the architecture (its widths, its publisher's normalization) is added to
+    the builder's arguments, except those that are given.
     """
-    names = PUBLISHED.get(builder.__name__)
-    if not names or not builder.__module__.startswith("kvideo.models."):
+    if family is None:
         return builder
+    ours = builder.__module__.startswith("kvideo.models.")
 
     @functools.wraps(builder)
     def build(num_classes: int, *, weights: Any = None, **options: Any) -> keras.Model:
-        published = find_published(builder.__name__, weights)
-        if published is None:
-            return builder(num_classes, weights=weights, **options)
-        model = builder(num_classes, weights=download(published), **options)
-        if model.output_shape[-1] == published.classes and published.labels:
+        published = find_published(builder.__name__, weights) if ours else None
+        if published is not None:
+            weights = download(published)
+        options = {**_needed_options(builder, weights, family), **options}
+        model = builder(num_classes, weights=weights, **options)
+        if published and published.labels and model.output_shape[-1] == published.classes:
             model.kvideo_info = _info(build, model, published, options)
         return model
 
     return build  # type: ignore[return-value]
+
+
+def _needed_options(builder: Callable[..., Any], weights: Any, family: Family) -> dict[str, Any]:
+    """Arguments that the file of weights asks for, if it is one that can be looked into."""
+    if not isinstance(weights, str | os.PathLike):
+        return {}
+    kind = checkpoint_kind(weights)
+    if kind == "keras":
+        return _saved_options(builder, weights)
+    if kind is None or not (kind == "tensorflow" or os.path.exists(weights)):
+        return {}  # `check_weights` says what is wrong
+    return options_for(weights, family)
+
+
+def _saved_options(builder: Callable[..., Any], path: str | os.PathLike[str]) -> dict[str, Any]:
+    """How the builder was called for the model in a file that kvideo saved."""
+    try:
+        info = read_info(path)
+    except ModelFileError:  # another Keras file, or weights alone
+        return {}
+    same = info.builder is not None and info.builder.name == builder.__name__
+    return dict(info.builder.options) if info.builder and same else {}
 
 
 def find_published(model: str, weights: Any) -> Published | None:
@@ -57,7 +85,7 @@ def find_published(model: str, weights: Any) -> Published | None:
         UsageError: it is a name, and of no published weights of the model.
     """
     names = PUBLISHED.get(model, {})
-    if not isinstance(weights, str):
+    if not names or not isinstance(weights, str):
         return None
     if weights in names:
         return names[weights]

@@ -61,7 +61,7 @@ C3D = Family(
             head=r"^cls_head\.fc_cls\.bias$",
             prefix=r"backbone\.",
             rows=_ROWS,
-            options=_FINE_TUNED,
+            options=lambda tensors: dict(_FINE_TUNED),
         ),
         Dialect(
             "mmaction2, backbone",
@@ -69,7 +69,7 @@ C3D = Family(
             _modules("fc8", _mmaction2),
             head=r"^fc8\.bias$",
             rows=_ROWS,
-            options=_FINE_TUNED,
+            options=lambda tensors: dict(_FINE_TUNED),
             headless=True,
         ),
         Dialect(
@@ -78,7 +78,7 @@ C3D = Family(
             _modules("fc8", _without_letter),
             head=r"^fc8\.bias$",
             rows=_ROWS,
-            options=_SPORTS_1M,
+            options=lambda tensors: dict(_SPORTS_1M),
         ),
         Dialect(
             "Sports-1M for Keras",
@@ -87,7 +87,7 @@ C3D = Family(
             head=r"^fc8/bias$",
             naming="keras",
             ignored="",
-            options=_SPORTS_1M,
+            options=lambda tensors: dict(_SPORTS_1M),
         ),
     ),
 )

@@ -125,7 +125,7 @@ def _file_name(url: str) -> str:
 def _download(job: _Job, checksum: str) -> None:
     """Fetches the whole file, with as many connections as it takes, and puts it into its place."""
     failures = 0
-    with Progress(None, f"downloading {job.place.name}", unit="MB", quiet=job.quiet) as progress:
+    with Progress(None, f"{job.place.name}, MB", quiet=job.quiet) as progress:
         while True:
             before = _size(job.part)
             try:
@@ -251,7 +251,7 @@ def _broken(job: _Job, error: Exception) -> str:
         raise job.failure(f"the server's certificate is not trusted ({why})") from error
     if isinstance(cause, socket.gaierror):
         host = urllib.parse.urlsplit(job.url).hostname
-        raise job.failure(f"{host} is not found; is there a network?") from error
+        raise job.failure(f"{host} is not found (no network?)") from error
     return "the server does not answer" if isinstance(cause, TimeoutError) else why
 
 

@@ -37,8 +37,9 @@ class Dialect:
         ignored: a regular expression for names of tensors that no model needs.
         rows: by layer's name, a function of (model, kernel) that puts a kernel, already with the
             model's axes, into the model's order of rows.
-        options: arguments that the builder needs for these weights, such as the publisher's
-            normalization where it is not the builder's own.
+        options: from a file's tensors (their shapes alone count) to arguments that the builder
+            needs for them: widths other than the published ones, the publisher's normalization
+            where it is not the builder's own.
         headless: whether files without the last layer are published too.
     """
 
@@ -50,7 +51,7 @@ class Dialect:
     prefix: str = ""
     ignored: str = r"(^|\.)num_batches_tracked$"
     rows: Mapping[str, Callable[[Any, np.ndarray], np.ndarray]] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Callable[[Mapping[str, np.ndarray]], dict[str, Any]] = lambda tensors: {}
     headless: bool = False
 
     def speaks(self, names: Collection[str]) -> bool:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
 
 from kvideo.weights.families import HEAD, Dialect, Family, NameMap
+
+_WIDTH = 64  # of the first convolution
 
 _CONVOLUTION = re.compile(r"(?P<unit>conv\d[a-c])(?P<half>_xy|_t)?(?P<bn>_bn)?")
 _BRANCH = re.compile(r"mixed(?P<block>\d[a-f])_(?P<unit>b\d[ab]?)(?P<half>_xy|_t)?(?P<bn>_bn)?")
@@ -93,6 +98,17 @@ def torchvision_s3d(layers: Collection[str]) -> NameMap:
     return module
 
 
+def _width(key: str, axis: int) -> Callable[[Mapping[str, np.ndarray]], dict[str, Any]]:
+    """How wide the first convolution is, where it is not the published width."""
+
+    def options(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        shapes = (tensor.shape for name, tensor in tensors.items() if re.search(key, name))
+        multiplier = next((shape[axis] for shape in shapes), _WIDTH) / _WIDTH
+        return {} if multiplier == 1 else {"width_multiplier": multiplier}
+
+    return options
+
+
 INCEPTION = Family(
     "Inception-I3D",
     (
@@ -101,6 +117,7 @@ INCEPTION = Family(
             r"^Conv3d_1a_7x7\.conv3d\.",
             pytorch_i3d,
             head=r"^logits\.conv3d\.bias$",
+            options=_width(r"^Conv3d_1a_7x7\.conv3d\.weight$", 0),
         ),
         Dialect(
             "DeepMind",
@@ -108,6 +125,7 @@ INCEPTION = Family(
             deepmind,
             head=r"(^|/)Logits/Conv3d_0c_1x1/conv_3d/b$",
             naming="tf1",
+            options=_width(r"(^|/)Conv3d_1a_7x7/conv_3d/w$", -1),
             prefix=r"(?:\w+/)?inception_i3d/",
             ignored=r"/Momentum$|^global_step$",
         ),
@@ -116,6 +134,7 @@ INCEPTION = Family(
             r"^features\.0\.0\.0\.weight$",
             torchvision_s3d,
             head=r"^classifier\.1\.bias$",
+            options=_width(r"^features\.0\.0\.0\.weight$", 0),
         ),
     ),
 )

@@ -13,9 +13,8 @@ import keras
 import numpy as np
 
 from kvideo.errors import ModelFileError
-from kvideo.saving import BuilderInfo, read_info
 from kvideo.text import enumerate_words
-from kvideo.weights.checkpoints import checkpoint_kind, read_checkpoint
+from kvideo.weights.checkpoints import read_checkpoint
 from kvideo.weights.families import HEAD, Dialect, Family, NameMap
 from kvideo.weights.guessing import guess_models
 from kvideo.weights.transfer import (
@@ -113,7 +112,9 @@ def load_tensors(
     unneeded = [key for key in tensors if key in other_classes or dialect.is_ignored(key)]
     shapes = {key: tensor.shape for key, tensor in tensors.items()}
     if problems := find_problems(needed, shapes, unneeded):
-        raise ModelFileError(f"{path} ({dialect.name}): {problem_table(problems)}")
+        raise ModelFileError(
+            f"{path} ({dialect.name}): {problem_table(problems)}{_likely(tensors, model.name)}"
+        )
     for key, item in needed.items():
         _assign(model, item, tensors[key], dialect)
     for name, layer in layers.items():
@@ -139,38 +140,31 @@ def find_dialect(tensors: Mapping[str, np.ndarray], family: Family, path: str) -
     if dialect is None:
         known = ", ".join(dialect.name for dialect in family.dialects)
         first = next(iter(tensors), "nothing")
-        likely = guess_models(tensors)
-        hint = f"It looks like one of {enumerate_words(likely)}." if likely else ""
         raise ModelFileError(
             f"{path} is no checkpoint of a {family.name} that is known ({known}): its tensors are "
-            f"called {first}, … {hint}".rstrip()
+            f"called {first}, …{_likely(tensors, family.name)}"
         )
     return dialect
 
 
-def options_for(path: str | os.PathLike[str] | None, family: Family) -> dict[str, Any]:
-    """Arguments that a builder of the family needs for the weights of a file.
+def _likely(tensors: Mapping[str, np.ndarray], model: str) -> str:
+    """A line about the models that a file may be of; empty if that is the one it was taken for."""
+    likely = guess_models(tensors)
+    if not likely or model in likely:
+        return ""
+    return f"\nIt looks like a checkpoint of the model {' or '.join(likely)}."
 
-    A model saved by kvideo says how its builder was called; a published checkpoint's dialect says
-    what its publisher did in another way than the builder by default.
+
+def options_for(path: str | os.PathLike[str], family: Family) -> dict[str, Any]:
+    """Arguments that a builder of the family needs for the weights of a published file.
+
+    They are what differs from the builder's defaults: widths, the publisher's normalization.
 
     Raises:
         ModelFileError: the file cannot be read, or is of another family.
     """
-    if path is None:
-        return {}
-    if checkpoint_kind(path) == "keras":
-        builder = _builder_of(path)
-        return dict(builder.options) if builder else {}
     tensors = read_checkpoint(path, values=False)
-    return dict(find_dialect(tensors, family, os.fspath(path)).options)
-
-
-def _builder_of(path: str | os.PathLike[str]) -> BuilderInfo | None:
-    try:
-        return read_info(path).builder
-    except ModelFileError:  # a Keras file of the user's own, or weights alone
-        return None
+    return find_dialect(tensors, family, os.fspath(path)).options(tensors)
 
 
 def _wanted(

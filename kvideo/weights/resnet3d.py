@@ -6,9 +6,14 @@ The layers are C2D's, I3D-R50's, Slow's, R(2+1)D's and SlowFast's, as `kvideo.mo
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
 
 from kvideo.weights.families import HEAD, Dialect, Family, NameMap
+
+_STEM_FILTERS = 64
 
 _UNIT = re.compile(
     r"(?P<path>slow_|fast_)?(?:stem|res(?P<stage>\d)_(?P<block>\d+)_(?P<part>[a-z_]+?))(?P<bn>_bn)?"
@@ -91,6 +96,29 @@ def pyslowfast(layers: Collection[str]) -> NameMap:
     return module
 
 
+def _video_options(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The stem's width, where it is not the published one."""
+    return _stem(tensors, r"blocks\.0\.(multipathway_blocks\.0\.)?conv\.weight")
+
+
+def _slowfast_options(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The stem's width, where it is not the published one, and the places of non-local blocks."""
+    options = _stem(tensors, r"s1\.pathway0_stem\.conv\.weight")
+    places: dict[int, set[int]] = {}
+    for name in tensors:
+        if match := re.match(r"s(\d)\.pathway0_nonlocal(\d+)\.", name):
+            places.setdefault(int(match[1]), set()).add(int(match[2]))
+    if places:
+        options["nonlocal_blocks"] = {stage: sorted(places[stage]) for stage in sorted(places)}
+    return options
+
+
+def _stem(tensors: Mapping[str, np.ndarray], key: str) -> dict[str, Any]:
+    widths = (len(tensor) for name, tensor in tensors.items() if re.fullmatch(key, name))
+    width = next(widths, _STEM_FILTERS)
+    return {} if width == _STEM_FILTERS else {"stem_filters": width}
+
+
 def _pathway(match: re.Match[str]) -> int:
     return int(match["path"] == "fast_")
 
@@ -103,12 +131,14 @@ RESNET3D = Family(
             r"^blocks\.0\.(multipathway_blocks\.0\.)?conv\.",
             pytorchvideo,
             head=r"^blocks\.\d\.proj\.bias$",
+            options=_video_options,
         ),
         Dialect(
             "PySlowFast",
             r"^s1\.pathway0_stem\.",
             pyslowfast,
             head=r"^head\.projection\.bias$",
+            options=_slowfast_options,
         ),
     ),
     optional=r"_nonlocal/",

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
 
 from kvideo.weights.families import HEAD, Dialect, Family, NameMap
+
+_STEM_FILTERS, _STEM_MIDDLE = 64, 45
 
 _UNIT = re.compile(
     r"layer(?P<stage>\d)_(?P<block>\d)_(?P<part>conv\d|downsample)(?P<half>_xy|_t)?(?P<bn>_bn)?"
@@ -43,8 +48,28 @@ def torchvision(layers: Collection[str]) -> NameMap:
     return module
 
 
+def _options(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Widths that are not the published ones."""
+    widths = {
+        "stem_filters": ("layer1.0.conv1.1.weight", _STEM_FILTERS),
+        "stem_middle": ("stem.0.weight", _STEM_MIDDLE),
+    }
+    if "stem.3.weight" not in tensors:  # the stem is one convolution
+        del widths["stem_middle"]
+    found = {name: len(tensors[key]) for name, (key, _) in widths.items() if key in tensors}
+    return {name: width for name, width in found.items() if width != widths[name][1]}
+
+
 VIDEO_RESNET = Family(
     "video ResNet",
-    (Dialect("torchvision", r"^stem\.0\.weight$", torchvision, head=r"^fc\.bias$"),),
+    (
+        Dialect(
+            "torchvision",
+            r"^stem\.0\.weight$",
+            torchvision,
+            head=r"^fc\.bias$",
+            options=_options,
+        ),
+    ),
 )
 """r3d_18, mc3_18 and r2plus1d_18."""
