@@ -13,7 +13,7 @@ from typing import Any
 
 from kvideo.errors import UsageError
 
-MODALITIES = ("rgb",)
+MODALITIES = {"rgb": 3, "flow": 2}  # name to channels
 FRAMINGS = ("crop", "letterbox", "stretch")
 DEFAULT_FRAME_RATE = 8.0
 
@@ -27,7 +27,8 @@ class ClipSpec:
         frame_rate: frames per second *of the clip* (not of the file). Frames are chosen by their
             presentation time, so files of any and of mixed frame rates give the same clip.
         size: (height, width) in pixels.
-        modality: `"rgb"`.
+        modality: `"rgb"`, or `"flow"`: optical flow, (x, y) in pixels per frame, which models can
+            take but readers of video files do not give.
         framing: how a picture of another shape comes to `size`. `"crop"`: the short side is
             resized to `short_side`, then a part is cut out. `"letterbox"`: the whole picture is
             shrunk to fit and the rest is grey. `"stretch"`: the whole picture, distorted.
@@ -55,7 +56,7 @@ class ClipSpec:
         if len(size) != 2 or min(size) < 1:
             raise UsageError(f"size must be (height, width) in pixels, not {self.size!r}.")
         if self.modality not in MODALITIES:
-            raise UsageError(f"modality must be one of {MODALITIES}, not {self.modality!r}.")
+            raise UsageError(f"modality must be one of {tuple(MODALITIES)}, not {self.modality!r}.")
         if self.framing not in FRAMINGS:
             raise UsageError(f"framing must be one of {FRAMINGS}, not {self.framing!r}.")
         if self.short_side is not None and self.short_side < min(size):
@@ -72,7 +73,7 @@ class ClipSpec:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(T, H, W, C) of one clip."""
-        return (self.num_frames, *self.size, 3)
+        return (self.num_frames, *self.size, MODALITIES[self.modality])
 
     @property
     def test_short_side(self) -> int:

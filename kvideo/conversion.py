@@ -108,6 +108,8 @@ def convert(
         UsageError: an argument is wrong, or `out` exists.
         KVideoError: `out` cannot be written; the download failed.
     """
+    from kvideo.models.pretrained import clip_of
+
     target = _check_target(out, overwrite)
     entry = find(MODELS, model)
     builder = entry.load()
@@ -115,11 +117,12 @@ def convert(
     given = dict(options or {})
     if mean_cube is not None:
         given["preprocessing"] = "mean_cube"
-    spec = recommended_clip(builder, **given).replace(
-        **_changes(num_frames=num_frames, frame_rate=frame_rate, size=size)
-    )
     family, in_file, needed = _look_into(file, builder, model)
     given = {**needed, **given}
+    spec = recommended_clip(builder, **given)
+    if "input_shape" in given:
+        spec = clip_of(spec, given.pop("input_shape"))
+    spec = spec.replace(**_changes(num_frames=num_frames, frame_rate=frame_rate, size=size))
     names, source = _given_names(labels)
     classes = num_classes or len(names) or in_file
     if not classes:
@@ -198,8 +201,8 @@ def _look_into(file: str, builder: Any, model: str) -> tuple[Family | None, int,
             info = read_info(file)
         except ModelFileError:  # a Keras file of the user's own
             return family, 0, {}
-        same = info.builder is not None and info.builder.name == model
-        return family, len(info.class_names), dict(info.builder.options) if same else {}
+        same = info.builder if info.builder and info.builder.name == model else None
+        return family, len(info.class_names), dict(same.options) if same else {}
     if family is None:
         raise UsageError(
             f'the model "{model}" has no published checkpoints; it takes .keras and .weights.h5 '

@@ -16,7 +16,7 @@ from kvideo.data.loading import ClipReader, TrainingClips, default_workers
 from kvideo.data.remote import list_remote, open_remote
 from kvideo.data.sampling import Augmentation
 from kvideo.data.transforms import augment_clip
-from kvideo.errors import DataError
+from kvideo.errors import DataError, UsageError
 from kvideo.registry import get_decoder
 
 
@@ -26,7 +26,12 @@ def clip_reader(spec: ClipSpec, decoder: str = "pyav") -> ClipReader:
     Raises:
         UnknownNameError: there is no such decoder.
         PluginLoadError: it cannot be imported.
+        UsageError: the clips are not of pictures.
     """
+    if spec.modality != "rgb":
+        raise UsageError(
+            f"the model takes clips of {spec.modality}, which video files do not hold."
+        )
     return ClipReader(spec, get_decoder(decoder), open_remote)
 
 

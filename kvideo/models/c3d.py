@@ -44,8 +44,8 @@ STAGES = (
 FC_UNITS = 4096
 
 _MEAN_CUBE = "mean_cube"
-# How pixels are normalized; all but the first as the publishers of weights do. Sports-1M's mean is that
-# of the published mean cube's middle, over which it varies by about 10.
+# How pixels are normalized; all but the first as the publishers of weights do. Sports-1M's mean is
+# that of the published mean cube's middle, over which it varies by about 10.
 PREPROCESSING: dict[str, dict[str, Any]] = {
     "scaled": {},
     "mmaction2": {"mean": (104.0, 117.0, 128.0), "std": 1.0},

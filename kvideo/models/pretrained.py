@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import keras
 
-from kvideo.clip_spec import ClipSpec, recommended_clip, recommended_views
+from kvideo.clip_spec import MODALITIES, ClipSpec, recommended_clip, recommended_views
 from kvideo.errors import ModelFileError, UsageError
 from kvideo.registry import MODELS, entries
 from kvideo.saving import BuilderInfo, ModelInfo, read_info
@@ -104,13 +104,14 @@ def download(published: Published) -> str:
     return str(fetch(published.url, checksum=published.checksum))
 
 
-def clip_of(builder: Callable[..., Any], model: keras.Model, options: dict[str, Any]) -> ClipSpec:
-    """The clip that a builder recommends, with the shape that the model takes."""
-    spec = recommended_clip(builder, **options)
-    frames, *size = model.input_shape[1:4]
-    if (frames, *size) == (spec.num_frames, *spec.size):
+def clip_of(spec: ClipSpec, shape: Sequence[int]) -> ClipSpec:
+    """The clip that a builder recommends, changed to the shape (T, H, W, C) that a model takes."""
+    frames, height, width, channels = shape
+    modality = next(name for name, number in MODALITIES.items() if number == channels)
+    spec = spec.replace(num_frames=frames, modality=modality)
+    if (height, width) == spec.size:
         return spec
-    return spec.replace(num_frames=frames, size=tuple(size), short_side=None)
+    return spec.replace(size=(height, width), short_side=None)
 
 
 def _info(
@@ -120,7 +121,7 @@ def _info(
     given = ("input_shape", "classifier_activation")
     kept = {name: value for name, value in options.items() if name not in given}
     return ModelInfo(
-        clip_spec=clip_of(builder, model, kept),
+        clip_spec=clip_of(recommended_clip(builder, **kept), model.input_shape[1:]),
         class_names=published_class_names(published.labels),
         views=recommended_views(builder),
         builder=BuilderInfo(entry.name, entry.value, entry.distribution, entry.version, kept),

@@ -11,6 +11,7 @@ import numpy as np
 from kvideo.weights.families import HEAD, Dialect, Family, NameMap
 
 _WIDTH = 64  # of the first convolution
+FLOW_CLIP = (64, 224, 224, 2)
 
 _CONVOLUTION = re.compile(r"(?P<unit>conv\d[a-c])(?P<half>_xy|_t)?(?P<bn>_bn)?")
 _BRANCH = re.compile(r"mixed(?P<block>\d[a-f])_(?P<unit>b\d[ab]?)(?P<half>_xy|_t)?(?P<bn>_bn)?")
@@ -98,13 +99,25 @@ def torchvision_s3d(layers: Collection[str]) -> NameMap:
     return module
 
 
-def _width(key: str, axis: int) -> Callable[[Mapping[str, np.ndarray]], dict[str, Any]]:
-    """How wide the first convolution is, where it is not the published width."""
+def _look_at(key: str, axes: tuple[int, int]) -> Callable[..., dict[str, Any]]:
+    """What the first kernel tells: its width, and whether it is one for optical flow.
+
+    Args:
+        key: a regular expression for the kernel's name.
+        axes: where its inputs and outputs are.
+    """
+    inputs, outputs = axes
 
     def options(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        shapes = (tensor.shape for name, tensor in tensors.items() if re.search(key, name))
-        multiplier = next((shape[axis] for shape in shapes), _WIDTH) / _WIDTH
-        return {} if multiplier == 1 else {"width_multiplier": multiplier}
+        found: dict[str, Any] = {}
+        kernel = next((tensor for name, tensor in tensors.items() if re.search(key, name)), None)
+        if kernel is None or kernel.ndim != 5:
+            return found
+        if kernel.shape[outputs] != _WIDTH:
+            found["width_multiplier"] = kernel.shape[outputs] / _WIDTH
+        if kernel.shape[inputs] == FLOW_CLIP[-1]:
+            found["input_shape"] = FLOW_CLIP
+        return found
 
     return options
 
@@ -117,7 +130,7 @@ INCEPTION = Family(
             r"^Conv3d_1a_7x7\.conv3d\.",
             pytorch_i3d,
             head=r"^logits\.conv3d\.bias$",
-            options=_width(r"^Conv3d_1a_7x7\.conv3d\.weight$", 0),
+            options=_look_at(r"^Conv3d_1a_7x7\.conv3d\.weight$", (1, 0)),
         ),
         Dialect(
             "DeepMind",
@@ -125,7 +138,7 @@ INCEPTION = Family(
             deepmind,
             head=r"(^|/)Logits/Conv3d_0c_1x1/conv_3d/b$",
             naming="tf1",
-            options=_width(r"(^|/)Conv3d_1a_7x7/conv_3d/w$", -1),
+            options=_look_at(r"(^|/)Conv3d_1a_7x7/conv_3d/w$", (-2, -1)),
             prefix=r"(?:\w+/)?inception_i3d/",
             ignored=r"/Momentum$|^global_step$",
         ),
@@ -134,7 +147,7 @@ INCEPTION = Family(
             r"^features\.0\.0\.0\.weight$",
             torchvision_s3d,
             head=r"^classifier\.1\.bias$",
-            options=_width(r"^features\.0\.0\.0\.weight$", 0),
+            options=_look_at(r"^features\.0\.0\.0\.weight$", (1, 0)),
         ),
     ),
 )

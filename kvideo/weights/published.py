@@ -63,7 +63,14 @@ PUBLISHED: dict[str, dict[str, Published]] = {
     "mc3_18": _torchvision("mc3_18", "a90a0ba3"),
     "r2plus1d_18": _torchvision("r2plus1d_18", "91a641e6"),
     "s3d": _torchvision("s3d", "d76dad2f"),
-    "i3d": _kinetics(f"{_I3D}rgb_imagenet.pt", "git:73a4fd1d87eb3dbd97f33a9779fa1caa3d28111a"),
+    "i3d": {
+        "kinetics400": Published(
+            f"{_I3D}rgb_imagenet.pt", checksum="git:73a4fd1d87eb3dbd97f33a9779fa1caa3d28111a"
+        ),
+        "kinetics400_flow": Published(
+            f"{_I3D}flow_imagenet.pt", checksum="git:ef0e7c282a102f76b14b52643574b80acba4e475"
+        ),
+    },
     "c3d": {
         "sports1m": Published(
             "https://github.com/adamcasson/c3d/releases/download/v0.1/sports1M_weights_tf.h5",
