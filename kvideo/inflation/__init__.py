@@ -75,9 +75,10 @@ def inflate(
     """
     check_network(model_2d)
     picture = model_2d.inputs[0]
+    clip_name = picture._keras_history.operation.name
     num_frames = _whole("num_frames", num_frames)
     shape = (num_frames, *picture.shape[1:])
-    clip = keras.Input(shape, name=picture.name, dtype=picture.dtype)
+    clip = keras.Input(shape, name=clip_name, dtype=picture.dtype)
     outputs = inflate_onto(
         model_2d,
         clip,
@@ -124,7 +125,9 @@ def inflate_onto(
         edge=temporal_padding == "edge",
         centre=initialization == "centre",
     )
-    walk = Inflation(settings, found.per_frame, taken=(clip.name,))
+    walk = Inflation(
+        settings, found.squeezing - found.per_frame, taken=(clip._keras_history.operation.name,)
+    )
     return walk.run(model_2d, clip)
 
 

@@ -40,11 +40,12 @@ class Survey:
 
     Attributes:
         layers: of the network and of the models in it, in the order of their calls.
-        per_frame: ids of the operations that squeeze maps and whose result meets a map again,
-            as in squeeze-and-excitation.
+        squeezing: ids of the operations that leave no height and width of a map.
+        per_frame: those of them whose result meets a map again, as in squeeze-and-excitation.
     """
 
     layers: list[keras.Layer] = field(default_factory=list)
+    squeezing: set[int] = field(default_factory=set)
     per_frame: set[int] = field(default_factory=set)
 
 
@@ -74,7 +75,10 @@ def survey(network: keras.Model) -> Survey:
                 together.append(by)
             if len(squeezed) < len(origins):
                 found.per_frame |= by or set()
-                by = frozenset([id(operation)]) if _squeezes(operation) else None
+                by = None
+                if _squeezes(operation):
+                    by = frozenset([id(operation)])
+                    found.squeezing |= by
             return keras.tree.map_structure(lambda _: _Origin(by), operation.output)
 
         return call
@@ -94,14 +98,12 @@ class Inflation:
 
     Args:
         settings: resolved for the network's layers.
-        squeezed_per_frame: of the survey.
+        pooling: ids of operations that squeeze pictures and are to pool time too.
         taken: names that layers must not have.
     """
 
-    def __init__(
-        self, settings: Settings, squeezed_per_frame: set[int], taken: tuple[str, ...]
-    ) -> None:
-        self._settings, self._squeezed_per_frame = settings, squeezed_per_frame
+    def __init__(self, settings: Settings, pooling: set[int], taken: tuple[str, ...]) -> None:
+        self._settings, self._pooling = settings, pooling
         self._names = set(taken)
         self._made: dict[tuple[int, bool], Any] = {}  # (id of the 2D one, with time?)
         self._copied: list[tuple[keras.Layer, Inflated]] = []
@@ -159,9 +161,6 @@ class Inflation:
     def _note_time(self, tensor: Any) -> None:
         self._with_time[id(tensor)] = tensor
 
-    def _to_clip(self, operation: Any) -> bool:
-        return _squeezes(operation) and id(operation) not in self._squeezed_per_frame
-
     def _plain(self, operation: Any) -> Any:
         """A copy that stays two-dimensional: time is gone there."""
         key = id(operation), False
@@ -182,7 +181,8 @@ class Inflation:
         kwargs: dict[str, Any],
         inputs: list[Any],
     ) -> tuple[Any, bool]:
-        key, ends = (id(layer), True), self._to_clip(layer)
+        key, by_frame = (id(layer), True), id(layer) in self._settings.per_frame
+        ends = id(layer) in self._pooling and not by_frame
         if key not in self._made:
             settings = self._settings
             call = Call(
@@ -195,7 +195,6 @@ class Inflation:
                 centre=settings.centre,
                 to_clip=ends,
             )
-            by_frame = id(layer) in settings.per_frame
             rule = layer_rules.per_frame if by_frame else layer_rules.rule_for(layer)
             self._made[key] = rule(call)
             self._copied.append((layer, self._made[key]))
@@ -223,7 +222,7 @@ class Inflation:
         self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[Any]
     ) -> tuple[Any, bool]:
         name = self._free_name(operation.name)
-        if self._to_clip(operation):
+        if id(operation) in self._pooling:
             pool = FramePooling(operation_rules.mode_over_time(operation), name=f"{name}_time")
             return operation_rules.fresh(operation, name)(pool(args[0]), *args[1:], **kwargs), True
         rank = max(len(x.shape) for x in inputs) - 1

@@ -80,17 +80,16 @@ def refuse(layer: Any, rule: str) -> UsageError:
     return UsageError(f'{what} "{layer.name}" ({kind}) cannot be inflated: {rule}')
 
 
-def shifted_axis(axis: int, rank: int) -> int:
-    """Where an axis of a picture's tensor is in the clip's; the last one stays -1."""
-    axis = axis % rank
-    return 0 if axis == 0 else -1 if axis == rank - 1 else axis + 1
-
-
 def shifted_axes(axes: Any, rank: int) -> Any:
-    """`shifted_axis` of one axis, of several, or None of None."""
-    if axes is None or isinstance(axes, int):
-        return axes if axes is None else shifted_axis(axes, rank)
-    return [shifted_axis(axis, rank) for axis in axes]
+    """Where an axis of a picture's tensor (or several, or None) is in the clip's.
+
+    A single last axis stays -1.
+    """
+    if axes is None:
+        return None
+    if not isinstance(axes, int):
+        return [axis % rank + (axis % rank > 0) for axis in axes]
+    return -1 if axes % rank == rank - 1 else axes % rank + (axes % rank > 0)
 
 
 def per_frame(call: Call) -> Inflated:
@@ -121,7 +120,7 @@ def _axis(call: Call) -> Inflated:
 
 def _batch_norm(call: Call) -> Inflated:
     config = call.config()
-    if shifted_axes(config.pop("axis"), _rank(call)) != -1:
+    if shifted_axes(config.pop("axis"), _rank(call)) not in (-1, [_rank(call)]):
         raise refuse(call.layer, "it normalizes another axis than the last, the channels.")
     if config.get("renorm"):
         raise refuse(call.layer, "batch renormalization has no form for clips.")

@@ -72,7 +72,13 @@ class FramePadding(keras.layers.Layer):
         if self.mode == "edge":
             inputs = self._repeat_edges(inputs)
         outer = (0, 0) if self.mode == "edge" else self.frames
-        outputs = tf.pad(inputs, [(0, 0), outer, *around, (0, 0)])
+        # PadV2: where Pad stands before a convolution with a bias, TensorFlow's optimizer of
+        # training graphs stumbles ("remapper failed").
+        outputs = tf.raw_ops.PadV2(
+            input=inputs,
+            paddings=[(0, 0), outer, *around, (0, 0)],
+            constant_values=tf.zeros((), inputs.dtype),
+        )
         outputs.set_shape(shape)
         return outputs
 
@@ -180,7 +186,8 @@ class PerFrame(keras.layers.Wrapper):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """(B, T, ...)."""
-        return (*input_shape[:2], *self.layer.compute_output_shape((None, *input_shape[2:]))[1:])
+        frame = keras.KerasTensor((None, *input_shape[2:]), dtype=self.compute_dtype)
+        return (*input_shape[:2], *self.layer.compute_output_spec(frame).shape[1:])
 
     def macs(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
         """Multiply-adds of one call: the layer's, for all frames."""
