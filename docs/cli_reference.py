@@ -27,6 +27,14 @@ def _reference(name):
     parent = click.Context(cli, info_name="kvideo", **cli.context_settings)
     command = cli.get_command(parent, name)
     context = click.Context(command, info_name=name, parent=parent)
+    if isinstance(command, click.Group):
+        parts = [_command(part, f"{name} {key}", context) for key, part in command.commands.items()]
+        return "\n\n".join(parts)
+    return _command(command, name, parent)
+
+
+def _command(command, name, parent):
+    context = click.Context(command, info_name=name, parent=parent)
     usage = " ".join(command.collect_usage_pieces(context))
     lines = [f"```\nkvideo {name} {usage}\n```", "", inspect.cleandoc(command.help), ""]
     lines += ["| option | meaning |", "| --- | --- |"]

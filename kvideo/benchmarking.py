@@ -1,0 +1,288 @@
+"""What a model costs on this machine: time, memory, and share of the machine's greatest speed.
+
+Every phase is measured in a process of its own (see `kvideo.measuring`). This module imports no
+TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kvideo.errors import KVideoError, UsageError
+from kvideo.measuring import INFERENCE, PEAK, TRAINING, Request
+from kvideo.registry import MODELS, find
+from kvideo.saving import model_file, read_info
+from kvideo.text import plural
+
+PHASES = (INFERENCE, TRAINING)
+PRECISIONS = ("float32", "bfloat16")
+# Forward, gradient of the inputs, gradient of the weights: each the same multiply-adds.
+_PASSES = {INFERENCE: 1, TRAINING: 3}
+_MUCH_LOAD = 0.5  # programs for each processor
+_PROGRAM = "from kvideo.measuring import main; main()"
+_OUT_OF_MEMORY = "out of memory", "bad_alloc", "could not create a memory"
+
+
+@dataclasses.dataclass(frozen=True)
+class PhaseResult:
+    """What one phase costs. Times in seconds, memory in bytes.
+
+    Args:
+        seconds: of each timed call, in order.
+        batch_size: clips in a call.
+        build: building the model, or loading it.
+        first: the first call, which traces and compiles.
+        memory: the most that the process held; None where the system does not tell.
+        memory_before: of that, before the model was built.
+        peak_share: operations per second over those of the fastest matrix product; None where the
+            multiply-adds are unknown.
+    """
+
+    seconds: tuple[float, ...]
+    batch_size: int
+    build: float
+    first: float
+    memory: int | None
+    memory_before: int | None
+    peak_share: float | None
+
+    @property
+    def median(self) -> float:
+        """Seconds of a call."""
+        return statistics.median(self.seconds)
+
+    @property
+    def clips_per_second(self) -> float:
+        """Clips in a second."""
+        return self.batch_size / self.median
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "ms": round(1000 * self.median, 3),
+            "ms_each": [round(1000 * value, 3) for value in self.seconds],
+            "clips_per_s": round(self.clips_per_second, 4),
+            "build_s": round(self.build, 3),
+            "first_call_s": round(self.first, 3),
+            "peak_memory_bytes": self.memory,
+            "memory_before_model_bytes": self.memory_before,
+            "share_of_matmul_peak": self.peak_share and round(self.peak_share, 4),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkResult:
+    """What a model costs.
+
+    Args:
+        model: a registered name, or a file.
+        input_shape: (T, H, W, 3) of one clip.
+        batch_size: clips in a call.
+        precision: what the layers compute in.
+        device: `"CPU"`, or the GPU's name.
+        threads: of one operation on the CPU.
+        parameters: as `kvideo.analysis.count_parameters` counts.
+        macs: multiply-adds of one clip forward; None where a layer does not tell.
+        macs_unknown: then, why.
+        matmul_flops: floating-point operations per second of the fastest matrix product.
+        load: programs that wanted to run, on average over the minute before; None: nobody tells.
+        phases: by name.
+    """
+
+    model: str
+    input_shape: tuple[int, ...]
+    batch_size: int
+    precision: str
+    device: str
+    threads: int
+    parameters: int
+    macs: int | None
+    macs_unknown: str | None
+    matmul_flops: float
+    load: float | None
+    phases: dict[str, PhaseResult]
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other programs were at work, which makes all figures too slow."""
+        return self.load is not None and self.load > _MUCH_LOAD * (os.cpu_count() or 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "model": self.model,
+            "input_shape": list(self.input_shape),
+            "batch_size": self.batch_size,
+            "precision": self.precision,
+            "device": self.device,
+            "threads": self.threads,
+            "parameters": self.parameters,
+            "macs_per_clip": self.macs,
+            "macs_unknown": self.macs_unknown,
+            "matmul_flops_per_s": round(self.matmul_flops),
+            "load_before": self.load and round(self.load, 2),
+            "phases": {name: phase.to_json() for name, phase in self.phases.items()},
+        }
+
+
+def benchmark_model(
+    model: str | os.PathLike[str],
+    *,
+    phases: Sequence[str] = PHASES,
+    batch_size: int = 1,
+    input_shape: Sequence[int] | None = None,
+    precision: str = "float32",
+    options: Mapping[str, Any] | None = None,
+    num_classes: int = 400,
+    repeats: int = 10,
+    warmup: int = 2,
+    threads: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> BenchmarkResult:
+    """Measures a model; like `kvideo benchmark model`.
+
+    Args:
+        model: a registered model's name, a `.keras` file, or a run's folder.
+        phases: `"inference"` (what `predict` and `evaluate` run on a batch), `"training"` (a step
+            of `fit` with its default optimizer), or both.
+        batch_size: clips at once.
+        input_shape: (T, H, W, 3) of a registered model; None: what it is made for.
+        precision: `"float32"` or `"bfloat16"`.
+        options: further arguments of a registered model's builder.
+        num_classes: of a registered model.
+        repeats: timed calls; their median counts.
+        warmup: calls after the first one that are not timed.
+        threads: of one operation; None: one for each processor.
+        say: takes a line before each measurement.
+
+    Raises:
+        UsageError: an unknown name, a value out of its range, a model that cannot be built so.
+        ModelFileError: the file cannot be loaded.
+        KVideoError: the memory is not enough, or the measuring process failed.
+    """
+    for name, value in (("batch_size", batch_size), ("repeats", repeats), ("threads", threads)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} must be at least 1, not {value}.")
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision must be one of {PRECISIONS}, not {precision!r}.")
+    if not phases or set(phases) - set(PHASES):
+        raise UsageError(f"phases must be some of {PHASES}, not {tuple(phases)!r}.")
+    common = {
+        **_what(model, input_shape, options, num_classes),
+        "batch_size": batch_size,
+        "precision": precision,
+        "repeats": repeats,
+        "warmup": warmup,
+        "threads": threads,
+    }
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    found, rates = {}, []
+    for phase in phases:
+        say(f"measuring {phase} …")
+        found[phase] = _measure(Request(phase, **common))
+        say(f"measuring {PEAK} …")  # after each phase, since machines change their speed
+        rates.append(_measure(Request(PEAK, **common))["flops_per_second"])
+    flops, facts = max(rates), found[phases[0]]
+    return BenchmarkResult(
+        model=os.fspath(model),
+        input_shape=tuple(facts["input_shape"]),
+        batch_size=batch_size,
+        precision=precision,
+        device=facts["device"],
+        threads=facts["threads"],
+        parameters=facts["parameters"],
+        macs=facts["macs"],
+        macs_unknown=facts.get("macs_unknown"),
+        matmul_flops=flops,
+        load=load,
+        phases={
+            phase: _phase_result(values, batch_size, facts["macs"], _PASSES[phase], flops)
+            for phase, values in found.items()
+        },
+    )
+
+
+def _what(
+    model: str | os.PathLike[str],
+    input_shape: Sequence[int] | None,
+    options: Mapping[str, Any] | None,
+    num_classes: int,
+) -> dict[str, Any]:
+    """The part of a request that says which model."""
+    name = os.fspath(model)
+    if name.endswith(".keras") or os.sep in name or os.path.exists(name):
+        if input_shape is not None or options:
+            raise UsageError(
+                f"{name} is a file, whose shape and options are fixed; a model's name takes others."
+            )
+        file = model_file(name)
+        read_info(file)  # a wrong file is told before TensorFlow is imported
+        return {"file": str(file)}
+    find(MODELS, name)
+    shape = None if input_shape is None else tuple(input_shape)
+    return {
+        "name": name,
+        "input_shape": shape,
+        "options": dict(options or {}),
+        "num_classes": num_classes,
+    }
+
+
+def _phase_result(
+    values: Mapping[str, Any], batch_size: int, macs: int | None, passes: int, flops: float
+) -> PhaseResult:
+    seconds = tuple(values["seconds"])
+    work = None if macs is None else 2 * macs * batch_size * passes
+    return PhaseResult(
+        seconds=seconds,
+        batch_size=batch_size,
+        build=values["build"],
+        first=values["first"],
+        memory=values["memory"],
+        memory_before=values["memory_before"],
+        peak_share=None if work is None else work / statistics.median(seconds) / flops,
+    )
+
+
+def _measure(request: Request) -> dict[str, Any]:
+    """Has a request carried out by a fresh process.
+
+    Raises:
+        KVideoError: the process's own error, or that it did not live to tell.
+    """
+    with tempfile.TemporaryDirectory(prefix="kvideo-benchmark-") as folder:
+        answer = Path(folder) / "answer.json"
+        document = {**dataclasses.asdict(request), "answer": str(answer)}
+        path = os.pathsep.join(place for place in sys.path if place)
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _PROGRAM],
+            input=json.dumps(document),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path},
+        )
+        values = json.loads(answer.read_text()) if answer.exists() else None
+    if values is not None and "result" in values:
+        return values["result"]
+    if values is not None and "error" in values:
+        kind = UsageError if values["status"] == UsageError.exit_status else KVideoError
+        raise kind(values["error"])
+    killed = done.returncode == -9  # by the system, which gives no other reason
+    if killed or values is not None or any(word in done.stderr for word in _OUT_OF_MEMORY):
+        raise KVideoError(
+            f"the memory is not enough to measure {request.phase} with "
+            f"{plural(request.batch_size, 'clip')} at once; fewer or smaller ones need less."
+        )
+    last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    raise KVideoError(f"measuring {request.phase} failed (exit status {done.returncode}): {last}")
