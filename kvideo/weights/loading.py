@@ -141,7 +141,7 @@ def find_dialect(tensors: Mapping[str, np.ndarray], family: Family, path: str) -
         known = ", ".join(dialect.name for dialect in family.dialects)
         first = next(iter(tensors), "nothing")
         raise ModelFileError(
-            f"{path} is no checkpoint of a {family.name} that is known ({known}): its tensors are "
+            f"{path} is no checkpoint that {family.name} models take ({known}): its tensors are "
             f"called {first}, …{_likely(tensors, family.name)}"
         )
     return dialect
