@@ -19,6 +19,7 @@ _PUBLIC = {
     "KVideoError": "kvideo.errors",
     "convert": "kvideo.conversion",
     "evaluate": "kvideo.api",
+    "export": "kvideo.exporting",
     "features": "kvideo.api",
     "fit": "kvideo.api",
     "inflate": "kvideo.inflation",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from kvideo.clip_spec import ClipSpec, Views
     from kvideo.conversion import convert
     from kvideo.errors import KVideoError
+    from kvideo.exporting import export
     from kvideo.folding import fold_batch_norm
     from kvideo.inflation import inflate
     from kvideo.insertion import insert_nonlocal

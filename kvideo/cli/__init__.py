@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "Test a model over many views of each video.",
     "predict": "Label video files.",
     "features": "Write what a layer says of each video into files.",
+    "export": "Write a model for other programs: SavedModel, ONNX, LiteRT.",
     "convert": "Make a model file of published weights.",
     "models": "List the models that can be trained.",
     "benchmark": "Measure what a model costs on this machine.",

@@ -1,0 +1,257 @@
+"""`kvideo.export`: a model into another format, compared with the Keras model before it is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kvideo.errors import KVideoError, UsageError
+from kvideo.exporting.formats import FORMATS, Format, choose_format
+from kvideo.exporting.places import Place
+from kvideo.files import is_disk_full
+from kvideo.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import keras
+
+    from kvideo.clip_spec import ClipSpec
+    from kvideo.saving import ModelInfo
+
+__all__ = ["DYNAMIC", "FORMATS", "ExportResult", "export"]
+
+DYNAMIC = "dynamic"
+TOLERANCE = 1e-3
+INPUT = "clip"
+_LAYOUT = "batch, time, height, width, channels"
+_COARSE = 8  # pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportResult:
+    """What `export` wrote.
+
+    Attributes:
+        path: the file, or the folder of a SavedModel.
+        format: one of `FORMATS`.
+        info: the JSON file that describes it.
+        labels: the text file with the class names.
+        input: name, shape (None: any size), dtype and layout.
+        output: name, shape and dtype.
+        max_difference: the largest difference from the Keras model's outputs, on test clips.
+        allowed_difference: what would still have been accepted.
+        num_bytes: how large it is.
+    """
+
+    path: str
+    format: str
+    info: str
+    labels: str
+    input: dict[str, Any]
+    output: dict[str, Any]
+    max_difference: float
+    allowed_difference: float
+    num_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+
+def export(
+    model: Any,
+    out: str | os.PathLike[str],
+    format: str | None = None,
+    *,
+    batch: int | str | None = None,
+    tolerance: float = TOLERANCE,
+    overwrite: bool = False,
+    verbose: bool = False,
+) -> ExportResult:
+    """Writes a model for other programs; like `kvideo export`.
+
+    What is written takes clips as they come from a decoder (RGB, 0..255, `uint8`; flow in
+    `float32`) and gives probabilities: the normalization is inside. Class names and clip settings
+    lie beside it. Batch norms are folded into the convolutions. Before anything is kept, it is
+    loaded again by the program that will run it (TensorFlow, ONNX Runtime, LiteRT's plain
+    interpreter), and its outputs on test clips are compared with those of the Keras model.
+
+    Args:
+        model: a `keras.Model` that carries its `ModelInfo`, a `.keras` file or a run's folder.
+        out: a folder to make for a SavedModel, a `.onnx` file, or a `.tflite` file.
+        format: `"saved_model"`, `"onnx"` or `"litert"`; by default what the ending of `out` says.
+        batch: clips at once, a number or `"dynamic"`: any number. By default dynamic; 1 for LiteRT.
+        tolerance: the largest difference that is accepted, as a share of the largest output.
+        overwrite: replace what is there.
+        verbose: progress on standard error.
+
+    Returns:
+        Paths, names of input and output, and the largest difference.
+
+    Raises:
+        UsageError: an argument is out of its range, or something is there already.
+        ModelFileError: the model cannot be loaded.
+        KVideoError: a package is missing, the format lacks a layer's operations (the layer is
+            named), the outputs differ, or the disk is full. Nothing is left then.
+    """
+    kind = choose_format(format, out)
+    size = _batch_size(batch, kind)
+    if not tolerance >= 0:
+        raise UsageError(f"tolerance must be at least 0, not {tolerance!r}.")
+    place = Place.of(out, folder=kind.ending is None)
+    place.check_free(overwrite)
+    kind.check_installed()
+    with Progress(3, f"exporting to {kind.title}", unit="step", quiet=not verbose) as progress:
+        network, info = _load(model)
+        clips = _sample_clips(info.clip_spec, size or 2)
+        expected = np.asarray(network(clips, training=False))
+        progress.update()
+        with place.writing() as temporary:
+            run = _convert(_folded(network), clips.dtype, kind, size, temporary.model)
+            progress.update()
+            allowed = float(tolerance * np.abs(expected).max())
+            difference = _difference(run, clips, expected, size)
+            if not difference <= allowed:
+                raise KVideoError(
+                    f"{out} was not written: its outputs differ from those of the Keras model by "
+                    f"{difference:.2g}, more than {allowed:.2g}; a larger tolerance admits it."
+                )
+            result = ExportResult(
+                path=str(place.model),
+                format=kind.name,
+                info=str(place.info),
+                labels=str(place.labels),
+                input=_tensor(INPUT, size, clips) | {"layout": _LAYOUT},
+                output=_tensor(_output_name(network), size, expected),
+                max_difference=difference,
+                allowed_difference=allowed,
+                num_bytes=_num_bytes(temporary.model),
+            )
+            kept = ("format", "input", "output", "max_difference", "allowed_difference")
+            about = {name: getattr(result, name) for name in kept}
+            temporary.describe({**info.to_json(), "export": about}, info.class_names)
+            progress.update()
+    return result
+
+
+def _batch_size(batch: int | str | None, kind: Format) -> int | None:
+    """A number, or None for any."""
+    if batch is None:
+        return None if kind.dynamic else 1
+    if batch == DYNAMIC:
+        return None
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise UsageError(f'batch must be a whole number of at least 1 or "dynamic", not {batch!r}.')
+    return batch
+
+
+def _load(model: Any) -> tuple[keras.Model, ModelInfo]:
+    from kvideo.saving import load_model, model_info
+
+    if isinstance(model, str | os.PathLike):
+        model = load_model(model)
+    info = model_info(model)
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise UsageError(
+            f'"{model.name}" has {len(model.inputs)} inputs and {len(model.outputs)} outputs; only '
+            "models from one clip to one output can be exported."
+        )
+    types = {layer.compute_dtype for layer in model._flatten_layers()} - {"float32"}
+    if types:
+        raise UsageError(
+            f'"{model.name}" computes in {types.pop()}, and exported models in float32: load it '
+            "with `kvideo.load_model(path)`, or give the path."
+        )
+    return model, info
+
+
+def _sample_clips(spec: ClipSpec, count: int) -> np.ndarray:
+    """Clips (count, T, H, W, C), always the same: one of coarse patterns, the others of noise.
+
+    RGB in `uint8`, flow in `float32`.
+    """
+    frames, height, width, channels = spec.shape
+    rng = np.random.default_rng(0)
+    clips = rng.integers(0, 256, (count, frames, height, width, channels), np.uint8)
+    coarse = clips[0, :, ::_COARSE, ::_COARSE].repeat(_COARSE, axis=1).repeat(_COARSE, axis=2)
+    clips[0] = coarse[:, :height, :width]
+    return clips if spec.modality == "rgb" else (clips.astype(np.float32) - 127.5) / 16
+
+
+def _folded(network: keras.Model) -> keras.Model:
+    """The model with its batch norms folded into the convolutions, where that is possible."""
+    from kvideo.folding import fold_batch_norm
+
+    try:
+        return fold_batch_norm(network)
+    except UsageError:  # not functional: it stays as it is
+        return network
+
+
+def _convert(
+    network: keras.Model, dtype: np.dtype, kind: Format, size: int | None, path: Path
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Writes the model to `path` and loads it from there."""
+    import tensorflow as tf
+
+    shape = (size, *network.input_shape[1:])
+    spec = tf.TensorSpec(shape, tf.as_dtype(dtype), name=INPUT)
+    module = kind.module()
+    try:
+        module.write(network, path, [spec], _output_name(network))
+        return module.load(path)
+    except Exception as cause:  # each converter has its own ways to fail
+        if is_disk_full(cause) or isinstance(cause, KVideoError | MemoryError):
+            raise
+        raise KVideoError(_explain(cause, network, kind, size)) from cause
+
+
+def _explain(cause: Exception, network: keras.Model, kind: Format, size: int | None) -> str:
+    from kvideo.exporting.culprits import refused_layers
+
+    layers = refused_layers(network, kind, size)
+    if not layers:
+        reason = str(cause).strip().splitlines() or [type(cause).__name__]
+        return f'"{network.name}" could not be converted to {kind.title}: {reason[0]}'
+    if size is None and not refused_layers(network, kind, 1):
+        return (
+            f"{kind.title} cannot express the {_listed(layers)} for batches of any size; a fixed "
+            "size (--batch 1) works."
+        )
+    return f"{kind.title} cannot express the {_listed(layers)}; another format may."
+
+
+def _listed(layers: list[str]) -> str:
+    more = len(layers) - 3
+    return ", the ".join(layers[:3]) + (f" and {more} more" if more > 0 else "")
+
+
+def _difference(
+    run: Callable[[np.ndarray], np.ndarray],
+    clips: np.ndarray,
+    expected: np.ndarray,
+    size: int | None,
+) -> float:
+    """The largest difference; of any batch size, two are tried."""
+    counts = [len(clips)] if size else [len(clips), 1]
+    return max(float(np.abs(run(clips[:n]) - expected[:n]).max()) for n in counts)
+
+
+def _output_name(network: keras.Model) -> str:
+    """`"logits"` for a model without a final activation, else `"probabilities"`."""
+    activation = getattr(network.layers[-1], "activation", None)
+    return "logits" if getattr(activation, "__name__", "") == "linear" else "probabilities"
+
+
+def _tensor(name: str, size: int | None, example: np.ndarray) -> dict[str, Any]:
+    return {"name": name, "shape": [size, *example.shape[1:]], "dtype": str(example.dtype)}
+
+
+def _num_bytes(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
