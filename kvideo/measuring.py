@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 INFERENCE, TRAINING, PEAK = "inference", "training", "matrix products"
 _PEAK_SIZES = (1024, 2048, 3072)
-_PEAK_SECONDS = 1.0  # for each size
+_PEAK_SECONDS = 0.7  # for each size
 _PEAK_REPEATS = 3
 
 
