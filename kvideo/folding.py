@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kvideo.analysis import functional_graph
 from kvideo.errors import UsageError
 from kvideo.layers.depthwise import DepthwiseConv3D
 
@@ -45,7 +46,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     Raises:
         UsageError: the model is of another kind, so its layers are not known.
     """
-    if not (model.built and hasattr(_graph(model), "_nodes_by_depth")):
+    if not can_fold(model):
         raise UsageError(
             f'the model "{model.name}" is not functional, so its batch norms cannot be found.'
         )
@@ -93,16 +94,15 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     return result
 
 
-def _graph(model: Any) -> Any:
-    """The graph of nodes of a functional or sequential model, or None."""
-    graph = getattr(model, "_functional", None) or model
-    return graph if hasattr(graph, "_nodes_by_depth") else None
+def can_fold(model: keras.Model) -> bool:
+    """Whether the model's layers are known, so that `fold_batch_norm` takes it."""
+    return bool(model.built) and functional_graph(model) is not None
 
 
 def _layers(model: Any) -> Iterator[Any]:
     """The layers of the model and of models within it, without these themselves."""
     for layer in model.layers:
-        if _graph(layer) is not None:
+        if functional_graph(layer) is not None:
             yield from _layers(layer)
         else:
             yield layer
@@ -110,7 +110,7 @@ def _layers(model: Any) -> Iterator[Any]:
 
 def _foldable(model: Any) -> Iterator[tuple[Any, Any]]:
     """(batch norm, convolution) for each pair that can become one layer."""
-    graph = _graph(model)
+    graph = functional_graph(model)
     nodes = list(itertools.chain.from_iterable(graph._nodes_by_depth.values()))
     uses: dict[int, list[Any]] = {}  # by output tensor
     calls: dict[int, int] = {}  # by layer
@@ -121,7 +121,7 @@ def _foldable(model: Any) -> Iterator[tuple[Any, Any]]:
     results = {id(tensor) for tensor in keras.tree.flatten(graph.outputs)}
     for node in nodes:
         layer = node.operation
-        if _graph(layer) is not None:
+        if functional_graph(layer) is not None:
             yield from _foldable(layer)
             continue
         if not _is_linear(layer) or calls[id(layer)] > 1 or id(node.outputs[0]) in results:

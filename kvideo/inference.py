@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
+from kvideo.folding import can_fold, fold_batch_norm
 from kvideo.hardware import use_xla
 
 if TYPE_CHECKING:
@@ -20,9 +21,13 @@ class Predictor:
     Args:
         model: any classifier with an input of clips.
         batch_size: most clips that are run at once.
+        fold: whether batch norms are folded into the convolutions before them, in a copy: faster,
+            but what becomes of the model's weights afterwards has no effect.
     """
 
-    def __init__(self, model: keras.Model, batch_size: int = 8) -> None:
+    def __init__(self, model: keras.Model, batch_size: int = 8, *, fold: bool = True) -> None:
+        if fold and can_fold(model):
+            model = fold_batch_norm(model)
         self.model, self.batch_size = model, batch_size
         shape = model.input_shape
         self._run = tf.function(

@@ -12,6 +12,7 @@ from layer_checks import run_layer_check
 from kvideo.errors import UsageError
 from kvideo.layers import (
     BatchNorm,
+    Conv3D,
     DepthwiseConv3D,
     DropPath,
     FoldTime,
@@ -71,6 +72,13 @@ CASES = {
         {"kernel_size": 3, "strides": 2, "padding": "valid", "depth_multiplier": 2},
         (2, 7, 8, 9, 4),
         (2, 3, 3, 4, 8),
+        {"trainable": 2},
+    ),
+    "conv3d": (
+        Conv3D,
+        {"filters": 6, "kernel_size": 1, "strides": (1, 2, 2)},
+        (2, 3, 4, 6, 8),
+        (2, 3, 2, 3, 6),
         {"trainable": 2},
     ),
     "drop_path": (DropPath, {"rate": 0.25, "seed": 3}, (8, 2, 3, 3, 4), (8, 2, 3, 3, 4), {}),
@@ -363,3 +371,61 @@ def test_a_residual_branch_can_begin_at_zero():
     clip = keras.Input((2, 4, 4, 3))
     unit = conv_unit(clip, 4, 3, zero_scale=True, activation=None, name="a")
     assert not np.asarray(keras.Model(clip, unit)(np.ones((1, 2, 4, 4, 3)))).any()
+
+
+@pytest.mark.parametrize("size", [(4, 6, 8), (5, 7, 5), (1, 4, 4)], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 1},
+        {"kernel_size": 1, "strides": (1, 2, 2), "padding": "valid"},
+        {"kernel_size": 1, "strides": (1, 3, 2), "padding": "same"},
+        {"kernel_size": 1, "strides": 2},
+        {"kernel_size": (3, 1, 1), "padding": "same"},
+        {"kernel_size": (4, 1, 1), "padding": "same"},
+        {"kernel_size": (7, 1, 1), "padding": "same"},
+        {"kernel_size": (3, 1, 1), "padding": "same", "strides": (1, 2, 2)},
+        {"kernel_size": (3, 1, 1), "padding": "same", "dilation_rate": (2, 1, 1)},
+        {"kernel_size": 1, "groups": 1, "use_bias": False},
+        {"kernel_size": (1, 3, 3), "padding": "same"},
+    ],
+    ids=str,
+)
+def test_conv3d_gives_what_keras_gives(rng, size, options):
+    """Outputs and gradients, whatever form these take."""
+    x = tf.constant(rng.normal(size=(2, *size, 5)).astype("float32"))
+    found, weights = [], None
+    for kind in (Conv3D, keras.layers.Conv3D):
+        layer = kind(4, **options)
+        layer.build(x.shape)
+        if weights is None:
+            weights = [rng.normal(size=weight.shape) for weight in layer.weights]
+        layer.set_weights(weights)
+
+        @tf.function
+        def run(x, layer=layer):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = layer(x)
+                loss = tf.reduce_sum(y * y * y)
+            return [y, *tape.gradient(loss, [x, *(w.value for w in layer.weights)])]
+
+        found.append(run(x))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-3)
+
+
+def test_conv3d_learns_from_clips_of_unknown_size(rng):
+    layer = Conv3D(4, 1, strides=(1, 2, 2))
+    model = keras.Sequential([keras.Input((None, None, None, 3)), layer])
+    x = tf.constant(rng.normal(size=(2, 3, 7, 8, 3)).astype("float32"))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, None, 3))])
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(x) * 2.0)
+        return tape.gradient(loss, layer.kernel.value)
+
+    seen = x[:, :, ::2, ::2].numpy().sum((0, 1, 2, 3))
+    expected = np.broadcast_to(2 * seen[:, None], (3, 4))
+    np.testing.assert_allclose(gradient(x)[0, 0, 0], expected, rtol=1e-4, atol=1e-4)

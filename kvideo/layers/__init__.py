@@ -1,6 +1,7 @@
 """Layers of kvideo. Importing this package registers them, so that saved models can be loaded."""
 
 from kvideo.layers.conv import Norm, batch_norm, conv_unit, depthwise_unit_2d, max_pool
+from kvideo.layers.conv3d import Conv3D
 from kvideo.layers.depthwise import DepthwiseConv3D
 from kvideo.layers.drop_path import DropPath
 from kvideo.layers.flow import FlowNormalization
@@ -13,6 +14,7 @@ from kvideo.layers.pixels import PixelNormalization
 
 __all__ = [
     "BatchNorm",
+    "Conv3D",
     "DepthwiseConv3D",
     "DropPath",
     "FlowNormalization",

@@ -7,11 +7,12 @@ from typing import Any
 
 import keras
 
+from kvideo.layers.conv3d import Conv3D
 from kvideo.layers.normalization import BatchNorm
 
 Sizes = int | tuple[int, ...]
 
-_CONVOLUTIONS = {4: keras.layers.Conv2D, 5: keras.layers.Conv3D}
+_CONVOLUTIONS = {4: keras.layers.Conv2D, 5: Conv3D}
 
 
 @dataclass(frozen=True)

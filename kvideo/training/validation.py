@@ -45,7 +45,7 @@ class Validation:
         workers: int,
         failures: Failures | None = None,
     ) -> None:
-        self.predictor = Predictor(model, batch_size)
+        self.predictor = Predictor(model, batch_size, fold=False)
         self.videos, self.reader, self.workers = videos, reader, workers
         self.views = Views(num_clips, 1)
         # An empty collection counts as false, so `or` would not do.
