@@ -277,7 +277,7 @@ def full_size_shapes(oracles: Path, name: str) -> dict[str, tuple[int, ...]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FULL_SIZE)
-def test_full_size_names_and_shapes(oracles, name, monkeypatch):
+def test_full_size_names_and_shapes(oracles, name):
     """Every tensor of the published file has its place, and every weight its tensor."""
     shapes = full_size_shapes(oracles, name)
     builder_name, options = FULL_SIZE[name]

@@ -86,7 +86,7 @@ C3D = Family(
             _modules("fc8", _without_letter),
             head=r"^fc8/bias$",
             naming="keras",
-            ignored="",
+            ignored=r"seed_generator",
             options=lambda tensors: dict(_SPORTS_1M),
         ),
     ),

@@ -108,10 +108,10 @@ def _read_hdf5(path: str, values: bool) -> dict[str, np.ndarray]:
 def _variables(layer: str, by_place: dict[tuple[str, ...], np.ndarray]) -> dict[str, np.ndarray]:
     """`kernel`, `bias` of a layer's arrays `conv1/kernel:0`, `conv1/bias:0`.
 
-    The group within the layer's, which Keras may have numbered (`conv1_2`), means nothing. Keras 1
-    called the arrays `conv1_W` and `conv1_b`.
+    Groups within the layer's that hold everything mean nothing: the layer's name again, perhaps
+    numbered, or the model's. Keras 1 called the arrays `conv1_W` and `conv1_b`.
     """
-    if all(len(place) > 1 for place in by_place) and len({place[0] for place in by_place}) == 1:
+    while all(len(place) > 1 for place in by_place) and len({place[0] for place in by_place}) == 1:
         by_place = {place[1:]: array for place, array in by_place.items()}
     found = {}
     for place, array in by_place.items():

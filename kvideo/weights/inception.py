@@ -26,7 +26,7 @@ _TF_BRANCHES = {
     "b3b": "Branch_3/Conv3d_0b_1x1",
 }
 # All published checkpoints have this one name that does not fit the pattern.
-_TF_EXCEPTIONS = {("5b", "b2a"): "Branch_2/Conv3d_0a_3x3"}
+_TF_EXCEPTIONS = {("5b", "b2b"): "Branch_2/Conv3d_0a_3x3"}
 
 # torchvision numbers the steps of the network, pools included.
 _S3D_STEPS = {

@@ -112,9 +112,9 @@ def load_tensors(
     unneeded = [key for key in tensors if key in other_classes or dialect.is_ignored(key)]
     shapes = {key: tensor.shape for key, tensor in tensors.items()}
     if problems := find_problems(needed, shapes, unneeded):
-        raise ModelFileError(
-            f"{path} ({dialect.name}): {problem_table(problems)}{_likely(tensors, model.name)}"
-        )
+        mostly = len(problems) > len(wanted) // 10  # a few misfits do not make it another model
+        hint = _likely(tensors, model.name) if mostly else ""
+        raise ModelFileError(f"{path} ({dialect.name}): {problem_table(problems)}{hint}")
     for key, item in needed.items():
         _assign(model, item, tensors[key], dialect)
     for name, layer in layers.items():

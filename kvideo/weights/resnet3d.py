@@ -14,6 +14,7 @@ import numpy as np
 from kvideo.weights.families import HEAD, Dialect, Family, NameMap
 
 _STEM_FILTERS = 64
+_FIVE_NONLOCAL = {3: [1, 3], 4: [1, 3, 5]}  # what `nonlocal_blocks=5` means
 
 _UNIT = re.compile(
     r"(?P<path>slow_|fast_)?(?:stem|res(?P<stage>\d)_(?P<block>\d+)_(?P<part>[a-z_]+?))(?P<bn>_bn)?"
@@ -109,7 +110,8 @@ def _slowfast_options(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
         if match := re.match(r"s(\d)\.pathway0_nonlocal(\d+)\.", name):
             places.setdefault(int(match[1]), set()).add(int(match[2]))
     if places:
-        options["nonlocal_blocks"] = {stage: sorted(places[stage]) for stage in sorted(places)}
+        found = {stage: sorted(places[stage]) for stage in sorted(places)}
+        options["nonlocal_blocks"] = 5 if found == _FIVE_NONLOCAL else found
     return options
 
 

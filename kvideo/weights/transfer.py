@@ -95,7 +95,9 @@ class Wanted:
 
     def in_model_order(self, array: np.ndarray) -> np.ndarray:
         """A fitting tensor of the file, with the variable's axes."""
-        array = np.transpose(np.reshape(array, self.shape), self.axes)
+        array = np.reshape(array, self.shape)
+        if self.axes is not None:
+            array = np.transpose(array, self.axes)
         return np.reshape(array, tuple(self.variable.shape))
 
 
