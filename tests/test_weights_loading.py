@@ -14,7 +14,8 @@ from torch_files import write_state
 import kvideo
 from kvideo.errors import ModelFileError, UsageError
 from kvideo.layers import MeanCubeSubtraction
-from kvideo.saving import ModelInfo, save_model
+from kvideo.registry import MODELS, entries
+from kvideo.saving import BuilderInfo, ModelInfo, save_model
 from kvideo.weights.c3d import C3D, rows_of_time_first
 from kvideo.weights.checkpoints import checkpoint_kind, read_checkpoint
 from kvideo.weights.guessing import guess_models
@@ -455,13 +456,11 @@ def test_a_last_layer_of_another_width_is_a_misfit(folder):
 
 def test_a_model_file_brings_its_widths_and_normalization(tmp_path, capsys):
     model = kvideo.models.slow(5, stem_filters=8, **SMALL)
-    entry = kvideo.registry.entries(kvideo.registry.MODELS)["slow"]
+    entry = entries(MODELS)["slow"]
     info = ModelInfo(
         kvideo.ClipSpec(8, size=(32, 32)),
         tuple("abcde"),
-        builder=kvideo.saving.BuilderInfo(
-            "slow", entry.value, "kvideo", entry.version, {"stem_filters": 8}
-        ),
+        builder=BuilderInfo("slow", entry.value, "kvideo", entry.version, {"stem_filters": 8}),
     )
     save_model(model, tmp_path / "slow.keras", info)
     other = kvideo.models.slow(3, weights=str(tmp_path / "slow.keras"), **SMALL)

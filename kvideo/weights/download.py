@@ -132,6 +132,7 @@ def _download(job: _Job, checksum: str) -> None:
                 _receive(job, progress)
                 break
             except urllib.error.HTTPError as error:
+                error.close()
                 reason, wait = _refusal(job, error)
             except (OSError, http.client.HTTPException) as error:
                 reason, wait = _broken(job, error), 0.0
@@ -167,6 +168,7 @@ def _receive(job: _Job, progress: Progress) -> None:
     except urllib.error.HTTPError as error:
         if error.code != 416:  # the part is as long as the file, or longer
             raise
+        error.close()
         if done == state.get("total"):
             return
         job.part.unlink()
