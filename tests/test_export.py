@@ -261,7 +261,7 @@ def test_every_registered_model(name, tmp_path):
             3, input_shape=(2, 64, 64, 3), backbone="efficientnet_lite0", fusion="fc"
         ),
         lambda: kvideo.models.slow(
-            3, input_shape=(4, 32, 32, 3), stem_filters=8, nonlocal_blocks=True
+            3, input_shape=(4, 32, 32, 3), stem_filters=8, nonlocal_blocks={3: (1,), 4: (0,)}
         ),
         lambda: kvideo.models.inflated(3, input_shape=(4, 64, 64, 3), backbone="EfficientNetB0"),
     ],
@@ -363,6 +363,10 @@ def test_models_that_are_not_from_one_clip_to_one_output(tmp_path, small):
     two = with_info(keras.Model(small.input, [small.output, small.get_layer("features").output]))
     with pytest.raises(UsageError, match="1 inputs and 2 outputs"):
         kvideo.export(two, tmp_path / "m.onnx")
+    other = keras.Model(small.input, small.output)
+    other.kvideo_info = ModelInfo(ClipSpec(8, 7.5, SHAPE[1:3]), NAMES)
+    with pytest.raises(UsageError, match=r"takes clips of \(4, 16, 24, 3\), its ClipSpec says \(8"):
+        kvideo.export(other, tmp_path / "m.onnx")
     with pytest.raises(UsageError, match="carries no ClipSpec"):
         kvideo.export(keras.Model(small.input, small.output), tmp_path / "m.onnx")
 
@@ -379,6 +383,14 @@ def test_a_model_in_another_precision(file, tmp_path):
 def test_other_numbers_leave_nothing(file, tmp_path):
     result = run(file, "--out", tmp_path / "m.onnx", "--tolerance", "0")
     assert result.exit_code == 1 and "outputs differ" in result.stderr and not result.stdout
+    assert names(tmp_path) == []
+
+
+def test_a_model_that_gives_no_numbers_leaves_nothing(tmp_path):
+    model = classifier(L.GlobalAveragePooling3D())
+    model.get_layer("logits").bias.assign([np.nan, 0, 0])
+    with pytest.raises(KVideoError, match="differ from those of the Keras model by nan"):
+        kvideo.export(model, tmp_path / "m.onnx")
     assert names(tmp_path) == []
 
 

@@ -161,6 +161,11 @@ def _load(model: Any) -> tuple[keras.Model, ModelInfo]:
             f'"{model.name}" has {len(model.inputs)} inputs and {len(model.outputs)} outputs; only '
             "models from one clip to one output can be exported."
         )
+    if model.input_shape[1:] != info.clip_spec.shape:
+        raise UsageError(
+            f'"{model.name}" takes clips of {model.input_shape[1:]}, its ClipSpec says '
+            f"{info.clip_spec.shape}."
+        )
     types = {layer.compute_dtype for layer in model._flatten_layers()} - {"float32"}
     if types:
         raise UsageError(
@@ -239,7 +244,8 @@ def _difference(
 ) -> float:
     """The largest difference; of any batch size, two are tried."""
     counts = [len(clips)] if size else [len(clips), 1]
-    return max(float(np.abs(run(clips[:n]) - expected[:n]).max()) for n in counts)
+    differences = [np.abs(run(clips[:n]) - expected[:n]).max() for n in counts]
+    return float(np.max(differences))  # not Python's max, which may lose a NaN
 
 
 def _output_name(network: keras.Model) -> str:
