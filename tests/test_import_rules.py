@@ -17,14 +17,16 @@ NO_TENSORFLOW = [
     "data.entries", "data.matching", "data.parts", "data.tables", "data.textures", "data.packets",
     "data.listing", "data.class_names", "data.splits", "data.decode", "data.frames",
     "data.picture", "data.containers", "data.sampling", "data.loading", "data.demo", "data.check",
-    "weights.torch_reader",
+    "weights.torch_reader", "weights.download", "weights.published", "weights.labels",
+    "weights.families", "weights.guessing", "weights.mean_cube", "weights.resnet3d",
+    "weights.torchvision", "weights.inception", "weights.c3d",
 ]  # fmt: skip
 LAZY = {"av", "cv2", "skimage", "matplotlib", "sklearn", "PIL"}
 HEAVY = {"tensorflow", "keras", "keras_cv", "tensorflow_io"}
 # Only these see data and a model together.
 MEETING_POINTS = {
     "training", "evaluation", "prediction", "streaming", "features", "localization", "detection",
-    "visualization", "api", "cli", "__init__",
+    "visualization", "api", "cli", "__init__", "conversion",
 }  # fmt: skip
 # These take any keras.Model and never a builder of ours.
 MODEL_AGNOSTIC = {"weights", "analysis", "visualization", "inflation"}

@@ -41,6 +41,7 @@ _STORAGES = {  # torch.<name>Storage -> element type
     "Byte": "uint8",
     "Bool": "bool",
 }
+_STORAGE_MODULES = ("torch", "torch.cuda")
 _CONTAINERS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": OrderedDict,
     "torch.Size": tuple,
@@ -150,7 +151,7 @@ class _Unpickler(pickle.Unpickler):
         full = f"{module}.{name}"
         if full in _CONTAINERS:
             return _CONTAINERS[full]
-        if module == "torch" and name.endswith("Storage") and name[:-7] in _STORAGES:
+        if module in _STORAGE_MODULES and name.endswith("Storage") and name[:-7] in _STORAGES:
             return _STORAGES[name[:-7]]
         if module == "torch._utils" and name in _REBUILDERS:
             return _REBUILDERS[name]
