@@ -202,7 +202,9 @@ def _look_into(file: str, builder: Any, model: str) -> tuple[Family | None, int,
         except ModelFileError:  # a Keras file of the user's own
             return family, 0, {}
         same = info.builder if info.builder and info.builder.name == model else None
-        return family, len(info.class_names), dict(same.options) if same else {}
+        options = dict(same.options) if same else {}
+        options.pop("weights", None)  # which its builder began with
+        return family, len(info.class_names), options
     if family is None:
         raise UsageError(
             f'the model "{model}" has no published checkpoints; it takes .keras and .weights.h5 '

@@ -70,8 +70,9 @@ def _saved_options(builder: Callable[..., Any], path: str | os.PathLike[str]) ->
         info = read_info(path)
     except ModelFileError:  # another Keras file, or weights alone
         return {}
-    same = info.builder is not None and info.builder.name == builder.__name__
-    return dict(info.builder.options) if info.builder and same else {}
+    if info.builder is None or info.builder.name != builder.__name__:
+        return {}
+    return {name: value for name, value in info.builder.options.items() if name != "weights"}
 
 
 def find_published(model: str, weights: Any) -> Published | None:
