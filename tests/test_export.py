@@ -319,6 +319,33 @@ def test_3d_operations_by_2d_ones(kind, arguments, batch):
     np.testing.assert_allclose(outputs, model(x), atol=2e-6)
 
 
+@keras.saving.register_keras_serializable("test_export")
+class OwnGradient(L.Layer):
+    """Twice its kernel times the input, by a gradient of its own that knows the kernel."""
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1],), initializer="ones")
+
+    def call(self, inputs):
+        kernel = self.kernel.value
+
+        @tf.custom_gradient
+        def twice(x):
+            return 2 * kernel * x, lambda upstream, variables=None: 2 * kernel * upstream
+
+        return twice(inputs)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_gradients_of_a_layer_s_own(format, tmp_path):
+    """They made LiteRT's converter leave the signature out, without a word."""
+    model = classifier(L.Conv3D(4, 3), OwnGradient())
+    result = kvideo.export(model, tmp_path / f"m{ENDINGS[format]}")
+    if format == "litert":
+        signatures = interpreters.Interpreter(result.path).get_signature_list()
+        assert signatures == {"serving_default": {"inputs": ["clip"], "outputs": ["probabilities"]}}
+
+
 def test_unknown_sizes_and_groups_stay_as_they_are():
     inputs = keras.Input((None, None, None, 3))
     model = keras.Model(inputs, L.MaxPooling3D(2)(inputs))

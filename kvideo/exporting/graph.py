@@ -18,6 +18,9 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 Rewrite = Callable[..., Any]
 
+# A gradient of a layer's own, which would lead back to the variables.
+_GRADIENT = "_gradient_op_type"
+
 
 @dataclass(frozen=True)
 class FrozenGraph:
@@ -68,6 +71,7 @@ def frozen_graph(
     graph_def = frozen.graph.as_graph_def()
     nodes: list[Any] = []
     for node in graph_def.node:
+        node.attr.pop(_GRADIENT, None)
         rewrite = rewrites.get(node.op)
         changed = rewrite and _rewritten(frozen.graph.get_operation_by_name(node.name), rewrite)
         nodes += changed or [node]

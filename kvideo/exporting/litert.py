@@ -16,6 +16,8 @@ import tensorflow as tf
 from kvideo.exporting.graph import frozen_graph
 from kvideo.exporting.rewrites import LITERT
 
+SIGNATURE = "serving_default"  # the converter's word
+
 
 def write(model: keras.Model, path: Path, specs: Sequence[tf.TensorSpec], output: str) -> None:
     """Writes the file `path`; its signature `serving_default` predicts.
@@ -40,14 +42,11 @@ def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path))
-    (clip,) = interpreter.get_input_details()
-    (result,) = interpreter.get_output_details()
+    run = interpreter.get_signature_runner(SIGNATURE)
+    (clip,) = run.get_input_details()
 
     def outputs(clips: np.ndarray) -> np.ndarray:
-        interpreter.resize_tensor_input(clip["index"], clips.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(clip["index"], clips)
-        interpreter.invoke()
-        return interpreter.get_tensor(result["index"])
+        (result,) = run(**{clip: clips}).values()
+        return result
 
     return outputs

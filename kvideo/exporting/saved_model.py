@@ -30,7 +30,8 @@ def write(model: keras.Model, path: Path, specs: Sequence[tf.TensorSpec], output
     module = tf.Module()
     module.weights = [variable.value for variable in model.variables]
     module.serve = tf.function(serve, input_signature=list(specs), autograph=False)
-    tf.saved_model.save(module, str(path), signatures={SIGNATURE: module.serve})
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)  # none are needed
+    tf.saved_model.save(module, str(path), signatures={SIGNATURE: module.serve}, options=options)
 
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
