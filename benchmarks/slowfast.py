@@ -3,7 +3,8 @@
     python benchmarks/slowfast.py [--repeats 5] [--only infer_float32 …] [--profile DIR]
 
 Prints one JSON object with the keys of a like script for another implementation, so that the two
-can be run in turn and compared. Inference is what `predict` and `evaluate` run; the step is `fit`'s.
+can be run in turn and compared. Inference is what `predict` and `evaluate` run; the training step
+is that of `fit`.
 """
 
 import argparse

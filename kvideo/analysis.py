@@ -114,6 +114,16 @@ def _trace(
     return graph._run_through_graph(inputs, operation_fn=visit)
 
 
+def graph_nodes(model: keras.Model) -> list[Any]:
+    """The calls that a functional or sequential model consists of, in an order they can run in.
+
+    Each has an `operation` (a layer, mostly), `outputs`, and `arguments.keras_tensors`: the tensors
+    that it was called with.
+    """
+    by_depth = functional_graph(model)._nodes_by_depth
+    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+
+
 def functional_graph(operation: Any) -> Any:
     """The graph of a functional or sequential model; None of a layer."""
     graph = getattr(operation, "_functional", None) or operation

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
-from kvideo.analysis import functional_graph
+from kvideo.analysis import functional_graph, graph_nodes
 from kvideo.errors import UsageError
 from kvideo.layers.depthwise import DepthwiseConv3D
 
@@ -110,15 +109,14 @@ def _layers(model: Any) -> Iterator[Any]:
 
 def _foldable(model: Any) -> Iterator[tuple[Any, Any]]:
     """(batch norm, convolution) for each pair that can become one layer."""
-    graph = functional_graph(model)
-    nodes = list(itertools.chain.from_iterable(graph._nodes_by_depth.values()))
+    nodes = graph_nodes(model)
     uses: dict[int, list[Any]] = {}  # by output tensor
     calls: dict[int, int] = {}  # by layer
     for node in nodes:
         calls[id(node.operation)] = calls.get(id(node.operation), 0) + 1
         for tensor in node.arguments.keras_tensors:
             uses.setdefault(id(tensor), []).append(node)
-    results = {id(tensor) for tensor in keras.tree.flatten(graph.outputs)}
+    results = {id(tensor) for tensor in keras.tree.flatten(model.outputs)}
     for node in nodes:
         layer = node.operation
         if functional_graph(layer) is not None:

@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-# AVX512-BF16 alone is not enough: without AMX, training in bfloat16 has been seen to give other
-# numbers from run to run, and now and then NaN.
-_BFLOAT16_FLAG = "amx_bf16"
+_BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
 _WORTH_PARAMETERS = 1_000_000
 
 
@@ -34,7 +32,7 @@ def cpu_flags() -> frozenset[str]:
 def choose_precision(asked: str = "auto") -> str:
     """`"float32"`, `"bfloat16"` or `"float16"`; `"auto"` takes bfloat16 where it is fast.
 
-    That is on processors with AMX and on GPUs from compute capability 8.0 on.
+    That is on processors with AMX or AVX512-BF16 and on GPUs from compute capability 8.0 on.
     """
     if asked != "auto":
         return asked
@@ -45,7 +43,7 @@ def choose_precision(asked: str = "auto") -> str:
         details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
         capable = all(detail.get("compute_capability", (0, 0)) >= (8, 0) for detail in details)
         return "bfloat16" if capable else "float32"
-    return "bfloat16" if _BFLOAT16_FLAG in cpu_flags() else "float32"
+    return "bfloat16" if _BFLOAT16_FLAGS & cpu_flags() else "float32"
 
 
 def suits_precision(model: keras.Model, precision: str) -> bool:

@@ -64,6 +64,8 @@ class Experiment:
         flip: `"auto"` mirrors unless the data set or a class name says that direction matters.
         jitter: strength of the changes of brightness, contrast and saturation; 0 to below 1.
         precision: `"auto"` (bfloat16 where the hardware has it), `"float32"` or `"bfloat16"`.
+        remat: less memory for a third more time: activations are computed again for the backward
+            pass instead of kept (gradient checkpointing).
         strategy: `"auto"`, `"one"` or `"mirrored"`.
         seed: determines weights, order, clips and changes.
         deterministic: the same run to the bit, at some cost in speed.
@@ -107,6 +109,7 @@ class Experiment:
     flip: str = "auto"
     jitter: float = 0.2
     precision: str = "auto"
+    remat: bool = False
     strategy: str = "auto"
     seed: int = 0
     deterministic: bool = False

@@ -45,6 +45,7 @@ class LoopOptions:
         label_smoothing: see `classification_loss`.
         clip_norm: largest norm of the whole gradient; None for no limit.
         early_stopping: epochs without a better validation result after which to stop; None: never.
+        remat: see `compile_step`.
         checkpoint_minutes: how often to write a checkpoint inside an epoch.
     """
 
@@ -55,6 +56,7 @@ class LoopOptions:
     label_smoothing: float = 0.0
     clip_norm: float | None = None
     early_stopping: int | None = None
+    remat: bool = False
     checkpoint_minutes: float = 10.0
 
 
@@ -143,6 +145,7 @@ class Loop:
             label_smoothing=options.label_smoothing,
             clip_norm=options.clip_norm,
             class_weights=class_weights,
+            remat=options.remat,
         )
 
     # -- the run -------------------------------------------------------------------------------

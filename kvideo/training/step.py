@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import tensorflow as tf
 from kvideo.errors import UsageError
 from kvideo.hardware import use_xla
 from kvideo.training.losses import classification_loss, num_hits
+from kvideo.training.remat import rematerialized
 
 
 def compile_step(
@@ -24,6 +26,7 @@ def compile_step(
     label_smoothing: float = 0.0,
     clip_norm: float | None = None,
     class_weights: np.ndarray | None = None,
+    remat: bool = False,
 ) -> Callable[[Any, Any], tf.Tensor]:
     """A function that takes one step of training on a batch.
 
@@ -36,22 +39,25 @@ def compile_step(
         label_smoothing: see `classification_loss`.
         clip_norm: largest norm of the whole gradient; None for no limit.
         class_weights: (num_classes,) or None.
+        remat: whether most activations are computed twice instead of kept; see
+            `kvideo.training.remat`.
 
     Returns:
         A function from clips (B, T, H, W, 3) and labels to (3,) float32: sum of the losses,
         clips whose best class is right, clips.
 
     Raises:
-        UsageError: the model has no layer `logits`.
+        UsageError: the model has no layer `logits`, or `remat` does not suit it.
     """
     num_replicas = strategy.num_replicas_in_sync
     weights = None if class_weights is None else tf.constant(class_weights)
     network = keras.Model(model.inputs, _logits(model))
+    forward = rematerialized(network) if remat else functools.partial(network, training=True)
     variables = model.trainable_variables
 
     def replica_step(clips: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            logits = network(clips, training=True)
+            logits = forward(clips)
             losses = classification_loss(
                 labels,
                 logits,
