@@ -13,7 +13,14 @@ import numpy as np
 from kvideo.errors import UsageError
 from kvideo.layers.depthwise import DepthwiseConv3D
 from kvideo.layers.drop_path import DropPath
-from kvideo.layers.inflation import FramePadding, FramePooling, GroupedConv3D, PerFrame
+from kvideo.layers.inflation import (
+    EdgeConv3D,
+    EdgeDepthwiseConv3D,
+    FramePadding,
+    FramePooling,
+    GroupedConv3D,
+    PerFrame,
+)
 from kvideo.layers.normalization import BatchNorm
 from kvideo.layers.pixels import PixelNormalization
 
@@ -133,28 +140,32 @@ def _check_channels(call: Call) -> None:
         raise refuse(call.layer, 'data_format="channels_first" is not supported.')
 
 
-def _geometry(call: Call) -> tuple[list[keras.Layer], Config]:
-    """Layers that pad, and the sizes of the 3D convolution behind them."""
-    layer, kernel_t, stride_t = call.layer, call.kernel_t, call.stride_t
+def _sizes(call: Call) -> Config:
+    """Kernel, strides and padding of the 3D convolution."""
     _check_channels(call)
-    kernel, strides, dilation = layer.kernel_size, layer.strides, layer.dilation_rate
-    sizes = {
-        "kernel_size": (kernel_t, *kernel),
-        "strides": (stride_t, *strides),
-        "padding": layer.padding,
+    return {
+        "kernel_size": (call.kernel_t, *call.layer.kernel_size),
+        "strides": (call.stride_t, *call.layer.strides),
+        "padding": call.layer.padding,
     }
+
+
+def _padded(call: Call) -> tuple[list[keras.Layer], Config]:
+    """Layers that pad, where the convolution cannot itself, and its sizes behind them."""
+    layer, kernel_t = call.layer, call.kernel_t
     same = layer.padding == "same"
-    if kernel_t == 1 or (same and stride_t == 1 and not call.edge):  # Keras's own padding does
-        return [], sizes
+    if kernel_t == 1 or (same and call.stride_t == 1 and not call.edge):
+        return [], _sizes(call)
+    kernel, dilation = layer.kernel_size, layer.dilation_rate
     extent = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
     padding = FramePadding(
         ((kernel_t - 1) // 2, kernel_t // 2),
         "edge" if call.edge else "zero",
-        (extent, strides) if same else None,
+        (extent, layer.strides) if same else None,
         name=f"{call.name}_pad_t",
         dtype=layer.dtype_policy,
     )
-    return [padding], {**sizes, "padding": "valid"}
+    return [padding], {**_sizes(call), "padding": "valid"}
 
 
 def inflate_kernel(kernel: np.ndarray, kernel_t: int, centre: bool) -> np.ndarray:
@@ -166,13 +177,21 @@ def inflate_kernel(kernel: np.ndarray, kernel_t: int, centre: bool) -> np.ndarra
     return inflated
 
 
+def _held_at_ends(call: Call) -> bool:
+    return call.edge and call.kernel_t > 1 and call.stride_t == 1
+
+
 def _conv(call: Call) -> Inflated:
     layer, channels = call.layer, call.inputs[0].shape[-1]
     if layer.groups == channels > 1:
         return _depthwise_from_groups(call)
-    pads, sizes = _geometry(call)
+    dilation = (1, *layer.dilation_rate)
+    if _held_at_ends(call) and layer.padding == "same" and layer.groups == 1:
+        edge = EdgeConv3D.from_config(call.config(**_sizes(call), dilation_rate=dilation))
+        return Inflated([edge], _first_inflated(call, 0))
+    pads, sizes = _padded(call)
     kind = layers.Conv3D if layer.groups == 1 else GroupedConv3D
-    config = call.config(**sizes, dilation_rate=(1, *layer.dilation_rate))
+    config = call.config(**sizes, dilation_rate=dilation)
     return Inflated([*pads, kind.from_config(config)], _first_inflated(call, len(pads)))
 
 
@@ -205,8 +224,11 @@ def _depthwise_3d(call: Call, multiplier: int, **options: Any) -> Inflated | Non
                 "mapping kernel_t that leaves this layer out keeps it as it is.",
             )
         return None
-    pads, sizes = _geometry(call)
-    return Inflated([*pads, DepthwiseConv3D(**sizes, depth_multiplier=multiplier, **options)])
+    options["depth_multiplier"] = multiplier
+    if _held_at_ends(call):
+        return Inflated([EdgeDepthwiseConv3D(**_sizes(call), **options)])
+    pads, sizes = _padded(call)
+    return Inflated([*pads, DepthwiseConv3D(**sizes, **options)])
 
 
 def _depthwise(call: Call) -> Inflated:

@@ -6,7 +6,14 @@ from kvideo.layers.depthwise import DepthwiseConv3D
 from kvideo.layers.drop_path import DropPath
 from kvideo.layers.flow import FlowNormalization
 from kvideo.layers.frames import FoldTime, FramesToChannels, SlowFrames, UnfoldTime
-from kvideo.layers.inflation import FramePadding, FramePooling, GroupedConv3D, PerFrame
+from kvideo.layers.inflation import (
+    EdgeConv3D,
+    EdgeDepthwiseConv3D,
+    FramePadding,
+    FramePooling,
+    GroupedConv3D,
+    PerFrame,
+)
 from kvideo.layers.mean_cube import MeanCubeSubtraction
 from kvideo.layers.nonlocal_block import NonLocalBlock3D
 from kvideo.layers.normalization import BatchNorm
@@ -18,6 +25,8 @@ __all__ = [
     "DepthwiseConv3D",
     "DropPath",
     "FlowNormalization",
+    "EdgeConv3D",
+    "EdgeDepthwiseConv3D",
     "FoldTime",
     "FramePadding",
     "FramePooling",

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from kvideo.errors import UsageError
+from kvideo.layers.depthwise import DepthwiseConv3D
 
 Shape = tuple[int | None, ...]
 Pair = tuple[int, int]
@@ -223,3 +224,118 @@ class GroupedConv3D(keras.layers.Conv3D):
         return ops.concatenate(
             [convolve(x, part) for x, part in zip(inputs_of, kernels_of, strict=True)], axis=-1
         )
+
+
+@keras.saving.register_keras_serializable("kvideo")
+class EdgeConv3D(keras.layers.Conv3D):
+    """`keras.layers.Conv3D` whose first and last frames stand before and after the clip.
+
+    Where Keras would put black frames. Only what the black frames lack is added to the outputs at
+    the ends, which costs a few 2D convolutions; a longer clip would cost two copies of it.
+
+    Input shape:
+        (B, T, H, W, C).
+
+    Output shape:
+        (B, T, H', W', filters).
+
+    Raises:
+        UsageError: there is a stride or a dilation in time, or `padding` is not `"same"`.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{"padding": "same", **options})
+        if self.strides[0] > 1 or self.dilation_rate[0] > 1 or self.padding != "same":
+            raise UsageError(
+                'EdgeConv3D has padding="same", no stride in time, no dilation in time.'
+            )
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        """(B, T, H, W, C) -> (B, T, H', W', filters), without bias."""
+        outputs, taps = super().convolution_op(inputs, kernel), self.kernel_size[0]
+        frames = inputs.shape[1] or tf.shape(inputs)[1]
+        before, after = (taps - 1) // 2, taps // 2
+        # Output t misses the first `before - t` taps, t frames before the last the last ones.
+        missing = [kernel[: before - t] for t in range(before)]
+        parts = [outputs, self._ends(_frame(inputs, 0), missing, frames, first=True)]
+        missing = [kernel[taps - after + t :] for t in range(after)]
+        parts.append(self._ends(_frame(inputs, frames - 1), missing, frames, first=False))
+        return tf.add_n([part for part in parts if part is not None])
+
+    def _ends(self, frame: Any, kernels: list[Any], frames: Any, first: bool) -> Any:
+        """What a frame, repeated outside, adds to each output of that end; zeros elsewhere."""
+        if isinstance(frames, int):
+            kernels = kernels[:frames]
+        if not kernels:
+            return None
+        ends = [
+            ops.conv(
+                frame,
+                ops.sum(kernel, axis=0),
+                strides=list(self.strides[1:]),
+                padding="same",
+                dilation_rate=self.dilation_rate[1:],
+                data_format="channels_last",
+            )
+            for kernel in (kernels if first else reversed(kernels))
+        ]
+        zeros = frames - len(ends)
+        widths = [0, zeros] if first else [zeros, 0]
+        return tf.pad(tf.stack(ends, axis=1), [[0, 0], widths, [0, 0], [0, 0], [0, 0]])
+
+
+@keras.saving.register_keras_serializable("kvideo")
+class EdgeDepthwiseConv3D(DepthwiseConv3D):
+    """`DepthwiseConv3D` whose first and last frames stand before and after the clip.
+
+    `padding` is that of height and width; time keeps its length.
+
+    Input shape:
+        (B, T, H, W, C).
+
+    Output shape:
+        (B, T, H', W', C * depth_multiplier).
+
+    Raises:
+        UsageError: there is a stride in time.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        if self.strides[0] > 1:
+            raise UsageError("EdgeDepthwiseConv3D has no stride in time.")
+
+    def call(self, inputs: Any) -> Any:
+        """(B, T, H, W, C) -> (B, T, H', W', C * depth_multiplier)."""
+        kernel, before = ops.convert_to_tensor(self.kernel), (self.kernel_size[0] - 1) // 2
+        frames = inputs.shape[1] or tf.shape(inputs)[1]
+        outputs = tf.add_n(
+            [
+                _held(self._each_frame(inputs, kernel[tap]), tap - before, frames)
+                for tap in range(self.kernel_size[0])
+            ]
+        )
+        if self.bias is not None:
+            outputs = outputs + ops.cast(self.bias, outputs.dtype)
+        return self.activation(outputs)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """(B, T, H', W', C * depth_multiplier)."""
+        batch, _, *rest = super().compute_output_shape(input_shape)
+        return (batch, input_shape[1], *rest)
+
+
+def _frame(x: tf.Tensor, index: Any) -> tf.Tensor:
+    """(B, T, ...) -> (B, ...). The gradient of Python's slices is slow on a CPU."""
+    return tf.squeeze(tf.slice(x, [0, index, 0, 0, 0], [-1, 1, -1, -1, -1]), axis=1)
+
+
+def _held(x: tf.Tensor, shift: int, frames: Any) -> tf.Tensor:
+    """Frame t is frame t + shift of `x`, or the first or last one where there is none."""
+    if isinstance(frames, int):
+        shift = max(-frames, min(shift, frames))
+    if shift == 0:
+        return x
+    kept = tf.slice(x, [0, max(shift, 0), 0, 0, 0], [-1, frames - abs(shift), -1, -1, -1])
+    edge = _frame(x, 0 if shift < 0 else frames - 1)[:, None]
+    return tf.concat([edge] * -shift + [kept] + [edge] * shift, axis=1)
