@@ -15,7 +15,7 @@ import kvideo
 from kvideo.analysis import count_macs, count_parameters, layer_costs
 from kvideo.errors import UsageError
 from kvideo.folding import fold_batch_norm
-from kvideo.inflation.layer_rules import inflate_kernel
+from kvideo.inflation.convolution_rules import inflate_kernel
 from kvideo.layers import (
     DepthwiseConv3D,
     EdgeConv3D,

@@ -13,8 +13,9 @@ from typing import Any
 import keras
 
 from kvideo.errors import UsageError
-from kvideo.inflation import layer_rules
+from kvideo.inflation.convolution_rules import CONVOLUTIONS
 from kvideo.inflation.graph import Inflation, Settings, check_network, survey
+from kvideo.inflation.layer_rules import STRIDED
 from kvideo.layers.inflation import PADDINGS
 
 INITIALIZATIONS = ("mean", "centre")
@@ -114,8 +115,8 @@ def inflate_onto(
         if value not in known:
             raise UsageError(f"{argument} must be one of {known}, not {value!r}.")
     found = survey(model_2d)
-    convolutions = [layer for layer in found.layers if _of(layer, layer_rules.CONVOLUTIONS)]
-    strided = [layer for layer in found.layers if _of(layer, layer_rules.STRIDED)]
+    convolutions = [layer for layer in found.layers if _of(layer, CONVOLUTIONS)]
+    strided = [layer for layer in found.layers if _of(layer, STRIDED)]
     settings = Settings(
         kernel_t=_kernel_sizes(kernel_t, convolutions),
         stride_t=_by_name("stride_t", stride_t or {}, strided, "convolution or pool"),

@@ -11,7 +11,7 @@ import keras
 from kvideo.analysis import functional_graph
 from kvideo.errors import KVideoError, UsageError
 from kvideo.inflation import layer_rules, operation_rules
-from kvideo.inflation.layer_rules import Call, Inflated, refuse
+from kvideo.inflation.rule import Call, Inflated, per_frame, refuse
 from kvideo.layers.inflation import FramePooling
 
 
@@ -195,7 +195,7 @@ class Inflation:
                 centre=settings.centre,
                 to_clip=ends,
             )
-            rule = layer_rules.per_frame if by_frame else layer_rules.rule_for(layer)
+            rule = per_frame if by_frame else layer_rules.rule_for(layer)
             self._made[key] = rule(call)
             self._copied.append((layer, self._made[key]))
         if isinstance(layer, layer_rules.MERGES):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kvideo.inflation.layer_rules import refuse, shifted_axes
+from kvideo.inflation.rule import refuse, shifted_axes
 
 # Operations by class name; Keras does not export the classes.
 _ELEMENTWISE = frozenset(
