@@ -21,6 +21,12 @@ BACKBONE = {"backbone": "efficientnet_lite0", "dropout": 0.3}
 SETTINGS = {
     "single_frame": {"num_frames": 1, "epochs": 40},
     "late_fusion": {"num_frames": 8, "epochs": 20},
+    # Temporal kernels in the last blocks only; frozen layers cannot learn motion anyway.
+    "inflated": {
+        "num_frames": 8,
+        "epochs": 20,
+        "model_options": {"kernel_t": {"block1[3-5]_depthwise": 3}, "initialization": "centre"},
+    },
 }
 SHARED = {
     "frame_rate": 4.0,

@@ -1,13 +1,17 @@
 """Batch norm folded into convolutions: the same outputs, and nothing else changed."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
 
 import kvideo
-from kvideo.clip_spec import ClipSpec
+from kvideo.clip_spec import ClipSpec, recommended_clip
 from kvideo.errors import UsageError
+from kvideo.inference import Predictor
 from kvideo.layers import BatchNorm, DepthwiseConv3D, conv_unit
+from kvideo.registry import MODELS, entries, get_builder
 from kvideo.saving import ModelInfo
 
 
@@ -163,3 +167,39 @@ def test_a_model_of_unknown_layers_is_refused():
     model(np.zeros((1, 2)))
     with pytest.raises(UsageError, match='"own" is not functional'):
         kvideo.fold_batch_norm(model)
+
+
+def small_model(name):
+    """A registered model, narrow and for small clips, with batch norms as after training."""
+    builder = get_builder(name)
+    known = inspect.signature(builder).parameters
+    options = {"stem_filters": 8} if "stem_filters" in known or "options" in known else {}
+    options |= {"width_multiplier": 1 / 8} if "width_multiplier" in known else {}
+    frames = recommended_clip(builder).num_frames
+    shape = (16 if frames > 16 else frames, 64, 64, 3)
+    model = builder(5, input_shape=shape, classifier_activation=None, **options)
+    randomize(model)
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [e.name for e in entries(MODELS).values() if e.builtin])
+def test_every_registered_model(name):
+    """Logits differ by less than 1e-4 of the largest, and no batch norm is left."""
+    model = small_model(name)
+    folded = kvideo.fold_batch_norm(model)
+    assert not norms(folded)
+    clips = np.random.default_rng(1).uniform(0, 255, (2, *model.input_shape[1:]))
+    expected, result = (np.asarray(m(clips.astype("float32"))) for m in (model, folded))
+    np.testing.assert_allclose(result, expected, atol=1e-4 * max(1, np.abs(expected).max()))
+
+
+def test_a_predictor_is_traced_once_for_all_batch_sizes():
+    model = small_model("slow_fusion")
+    predictor = Predictor(model, 4)
+    clips = np.random.default_rng(0).integers(0, 256, (7, *model.input_shape[1:]), dtype="uint8")
+    for count in (1, 4, 7, 2):
+        result = predictor(clips[:count])
+        expected = np.asarray(model(clips[:count].astype("float32")))
+        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
+    assert predictor._run.experimental_get_tracing_count() == 1
