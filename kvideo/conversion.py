@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from kvideo.clip_spec import ClipSpec
     from kvideo.weights.families import Family
     from kvideo.weights.loading import LoadReport
+
+_KERAS_FILES = (b"PK\x03\x04", b"\x89HDF")  # how .keras and .h5 files begin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +129,9 @@ def convert(
     names, source = _given_names(labels)
     classes = num_classes or len(names) or in_file
     if not classes:
-        raise UsageError(f"{file} does not say how many classes there are: give num_classes.")
+        raise UsageError(
+            f"{file} does not say how many classes there are: give num_classes (--num-classes)."
+        )
     if not names:
         names, source = _known_names(classes, in_file, published_for, file)
     if len(names) != classes:
@@ -144,7 +149,9 @@ def convert(
     save_model(network, target, info)
     remarks = report.remarks() if report else []
     if source is None:
-        remarks.append("The names of its classes are not known: they are numbers. Give labels.")
+        remarks.append(
+            "The names of its classes are not known, so they are numbers: give labels (--labels)."
+        )
     return ConversionResult(
         path=str(target),
         model=model,
@@ -182,12 +189,26 @@ def _locate(checkpoint: str | os.PathLike[str], entry: Entry) -> tuple[str, dict
         return download(names[path]), published_for
     kind = checkpoint_kind(path)
     if kind is None:
+        _check_published_name(path, entry.name, names)
         known = "".join(f', or "{name}"' for name in names)
         what = "is not" if os.path.exists(path) else "does not exist, nor is its name that of"
         raise UsageError(f"{path} {what} {FORMS}{known}.")
     if kind != "tensorflow" and not os.path.isfile(path):
         raise ModelFileError(f"there is no checkpoint file {path}.")
     return path, published_for
+
+
+def _check_published_name(name: str, model: str, names: Mapping[str, Any]) -> None:
+    """Refuses, with a better word, published names of other models and misspelt ones."""
+    from kvideo.weights.published import PUBLISHED
+
+    if os.path.exists(name):
+        return
+    others = [other for other, published in PUBLISHED.items() if name in published]
+    if others:
+        raise UsageError(f'the weights "{name}" are of {" and ".join(others)}, not of {model}.')
+    if near := difflib.get_close_matches(name, names, n=1):
+        raise UsageError(f'{model} has no weights "{name}". Did you mean "{near[0]}"?')
 
 
 def _look_into(file: str, builder: Any, model: str) -> tuple[Family | None, int, dict[str, Any]]:
@@ -200,6 +221,12 @@ def _look_into(file: str, builder: Any, model: str) -> tuple[Family | None, int,
         try:
             info = read_info(file)
         except ModelFileError:  # a Keras file of the user's own
+            with open(file, "rb") as opened:
+                beginning = opened.read(4)
+            if beginning not in _KERAS_FILES:
+                raise ModelFileError(
+                    f"{file} is not a Keras file: it is cut off, damaged, or of another kind."
+                ) from None
             return family, 0, {}
         same = info.builder if info.builder and info.builder.name == model else None
         options = dict(same.options) if same else {}

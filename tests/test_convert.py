@@ -118,7 +118,7 @@ def test_what_does_not_fit_leaves_no_file(folder, tmp_path):
     result = run("convert", folder / "slowfast_r50.pyth", "-m", "slow", "-o", out, *SMALL)
     assert result.exit_code == 1
     lines = result.stderr.splitlines()
-    assert "tensors do not fit the model:" in lines[0]
+    assert "tensors do not fit the model (267 missing, 552 unexpected):" in lines[0]
     assert {line.split()[0] for line in lines[1:-2]} == {"missing"}
     assert lines[-1] == "It looks like a checkpoint of the model slowfast or slowfast_8x8_r50."
     result = run("convert", folder / "malicious.pyth", "-m", "slow", "-o", out)

@@ -365,7 +365,8 @@ def test_misfits_are_a_table_and_nothing_is_assigned(folder):
     with pytest.raises(ModelFileError) as caught:
         load_tensors(model, state, RESNET3D, "slow.pyth")
     lines = str(caught.value).splitlines()
-    assert lines[0] == "slow.pyth (PyTorchVideo): 3 tensors do not fit the model:"
+    kinds = "1 missing, 1 misshaped, 1 unexpected"
+    assert lines[0] == f"slow.pyth (PyTorchVideo): 3 tensors do not fit the model ({kinds}):"
     rows = {tuple(line.split(maxsplit=2)) for line in lines[1:]}
     assert rows == {
         ("missing", "blocks.1.res_blocks.0.branch2.norm_a.bias", "(4,) in the model"),

@@ -91,6 +91,10 @@ def read_torch(path: str | os.PathLike[str], *, values: bool = True) -> Any:
         with open(path, "rb") as file:
             magic = file.read(len(_ZIP_MAGIC))
             file.seek(0)
+            if not magic:
+                raise ModelFileError("the file is empty.")
+            if magic.lstrip()[:1] == b"<":
+                raise ModelFileError("it is a web page, not a checkpoint: the download went wrong.")
             read = _read_zip if magic == _ZIP_MAGIC else _read_legacy
             content = read(file, values)
     except FileNotFoundError:

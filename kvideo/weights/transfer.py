@@ -6,6 +6,7 @@ file's *naming* say which tensors that are and how their axes are ordered.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -258,12 +259,15 @@ def find_problems(
 
 
 def problem_table(problems: list[Problem]) -> str:
-    """A line per tensor, most of them left out where there are many."""
-    shown = problems[:_SHOWN]
+    """How many of each kind do not fit, and a line per tensor, most left out where many are."""
+    kinds = Counter(problem.kind for problem in problems)
+    each = max(1, _SHOWN // len(kinds))
+    shown = [p for kind in kinds for p in [q for q in problems if q.kind == kind][:each]]
     width = max(len(problem.tensor) for problem in shown)
     rows = [f"  {p.kind:<10}  {p.tensor:<{width}}  {p.shapes}" for p in shown]
-    if len(problems) > _SHOWN:
-        rows.append(f"  and {len(problems) - _SHOWN} more")
+    if len(problems) > len(shown):
+        rows.append(f"  and {len(problems) - len(shown)} more")
     number = len(problems)
     count = f"{number} tensors do" if number > 1 else "1 tensor does"
-    return "\n".join([f"{count} not fit the model:", *rows])
+    summary = ", ".join(f"{amount} {kind}" for kind, amount in kinds.items())
+    return "\n".join([f"{count} not fit the model ({summary}):", *rows])
