@@ -1,5 +1,8 @@
 """Fixtures that every test may use."""
 
+import contextlib
+import ctypes
+import gc
 import os
 from pathlib import Path
 
@@ -8,6 +11,31 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+LARGE = 2 * 2**30
+
+
+@pytest.fixture(autouse=True)
+def free_memory():
+    """Models are cycles of references: many large ones would wait long for the collector."""
+    yield
+    if _resident_bytes() > LARGE:
+        gc.collect()
+        _give_back()
+
+
+def _resident_bytes() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # not Linux
+        return 0
+
+
+def _give_back() -> None:
+    """Hands freed memory back to the system, where the C library can."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="session")
