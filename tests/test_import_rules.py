@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "kvideo"
 NO_TENSORFLOW = [
     "__init__", "errors", "clip_spec", "registry", "files", "text", "progress", "metrics",
     "results", "scores", "plots", "report", "report_tables", "report_text",
+    "feature_files", "feature_set",
     "data.annotations", "data.records", "data.formats",
     "data.entries", "data.matching", "data.parts", "data.tables", "data.textures", "data.packets",
     "data.listing", "data.class_names", "data.splits", "data.decode", "data.frames",

@@ -1,4 +1,7 @@
-"""Every registered model, and the numbers that the literature gives."""
+"""Models: what the first ones compute, their arguments, the package's names.
+
+What every registered model must do is in `test_registry_models.py`.
+"""
 
 import os
 import subprocess
@@ -12,13 +15,11 @@ import tensorflow as tf
 import kvideo.models
 from kvideo import registry
 from kvideo.analysis import count_macs, count_parameters, layer_costs
-from kvideo.clip_spec import ClipSpec, Views
 from kvideo.errors import UnknownNameError, UsageError
 from kvideo.layers import PixelNormalization
 from kvideo.models import backbones
 from kvideo.models.efficientnet_lite import efficientnet_lite0
 
-NAMES = [name for name, entry in registry.entries(registry.MODELS).items() if entry.builtin]
 TINY = (4, 16, 16, 3)
 FRAME_MODELS = ("single_frame", "late_fusion", "early_fusion")
 
@@ -30,88 +31,6 @@ def clips(shape, count=2):
 def tiny(name, **options):
     keras.utils.set_random_seed(0)
     return registry.get_builder(name)(5, input_shape=TINY, **options)
-
-
-@pytest.fixture(params=NAMES)
-def name(request):
-    return request.param
-
-
-def test_names_the_three_layers(name):
-    model = tiny(name)
-    assert isinstance(model, keras.Model) and model.name == name
-    assert model.input_shape == (None, *TINY)
-    assert len(model.get_layer("feature_map").output.shape) == 5
-    channels = model.get_layer("features").output.shape[1:]
-    assert len(channels) == 1
-    assert model.get_layer("logits").output.shape == (None, 5)
-    assert model.output_shape == (None, 5)
-    assert isinstance(model.layers[1], PixelNormalization)
-    hooks = keras.Model(model.input, model.get_layer("logits").output)
-    logits, predictions = hooks(clips(TINY)), model(clips(TINY))
-    np.testing.assert_allclose(keras.ops.softmax(logits), predictions, atol=1e-6)
-
-
-def test_says_what_it_is_made_for(name):
-    builder = registry.get_builder(name)
-    assert isinstance(builder.clip_spec, ClipSpec) and isinstance(builder.views, Views)
-    assert builder(5).input_shape[1:] == builder.clip_spec.shape
-
-
-def test_takes_bytes_floats_and_tf_data_alike(name):
-    model, pixels = tiny(name), clips(TINY, 3)
-    expected = model.predict(pixels, verbose=0)
-    np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-5)
-    as_float = model.predict(pixels.astype("float32"), verbose=0)
-    np.testing.assert_array_equal(as_float, expected)
-    dataset = tf.data.Dataset.from_tensor_slices(pixels).batch(2)
-    np.testing.assert_allclose(model.predict(dataset, verbose=0), expected, atol=1e-6)
-
-
-def test_several_labels_a_video(name):
-    outputs = tiny(name, classifier_activation="sigmoid")(clips(TINY))
-    logits = tiny(name, classifier_activation=None)(clips(TINY))
-    np.testing.assert_allclose(outputs, 1 / (1 + np.exp(-np.asarray(logits))), atol=1e-6)
-
-
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_one_training_step(name, policy):
-    keras.mixed_precision.set_global_policy(policy)
-    try:
-        model = tiny(name)
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
-    for hook in ("logits", "predictions"):
-        assert model.get_layer(hook).output.dtype == "float32"
-    before = [v.numpy() for v in model.trainable_weights]
-    model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy", jit_compile=False)
-    history = model.fit(clips(TINY), np.array([0, 3]), epochs=1, verbose=0)
-    assert np.isfinite(history.history["loss"]).all()
-    changed = [
-        not np.array_equal(a, b) for a, b in zip(before, model.trainable_weights, strict=True)
-    ]
-    assert np.mean(changed) > 0.5 and changed[-1]
-
-
-@pytest.mark.slow
-def test_saved_models_work_in_a_fresh_process(tmp_path):
-    pixels = clips(TINY)
-    np.save(tmp_path / "clips.npy", pixels)
-    expected = {}
-    for name in NAMES:
-        model = tiny(name)
-        model.save(tmp_path / f"{name}.keras")
-        expected[name] = model.predict(pixels, verbose=0)
-    program = """
-import sys, numpy as np, keras, kvideo.layers
-folder, *names = sys.argv[1:]
-for name in names:
-    model = keras.models.load_model(f"{folder}/{name}.keras")
-    np.save(f"{folder}/{name}.npy", model.predict(np.load(f"{folder}/clips.npy"), verbose=0))
-"""
-    subprocess.run([sys.executable, "-c", program, str(tmp_path), *NAMES], check=True)
-    for name in NAMES:
-        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), expected[name], atol=1e-6)
 
 
 def test_the_package_is_lazy_and_its_names_are_builders():
