@@ -365,7 +365,7 @@ def test_misfits_are_a_table_and_nothing_is_assigned(folder):
     with pytest.raises(ModelFileError) as caught:
         load_tensors(model, state, RESNET3D, "slow.pyth")
     lines = str(caught.value).splitlines()
-    kinds = "1 missing, 1 misshaped, 1 unexpected"
+    kinds = "1 misshaped, 1 missing, 1 unexpected"
     assert lines[0] == f"slow.pyth (PyTorchVideo): 3 tensors do not fit the model ({kinds}):"
     rows = {tuple(line.split(maxsplit=2)) for line in lines[1:]}
     assert rows == {
