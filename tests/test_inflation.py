@@ -631,7 +631,7 @@ def test_nested_models_and_shared_layers():
 
     def network(x):
         x = block("second")(block("first")(x))
-        return layers.Add()([inner(x), shared(x), inner(layers.ReLU()(x))])
+        return layers.Add()([inner(x), shared(x), inner(inputs=layers.ReLU()(x))])
 
     model_2d, model_3d, got, frames = small(network)
     np.testing.assert_allclose(got, frames, atol=1e-5)

@@ -52,7 +52,7 @@ def inflate(
             number by layer name or pattern (`{"block1[1-5]_*": 3}`; the first that fits counts, and
             what none fits gets 1). A function gets each 2D convolution and returns the number.
         temporal_padding: what convolutions see before and after the clip: `"zero"`, or `"edge"`,
-            the first and last frame again (10 to 25 % slower).
+            the first and last frame again, which costs about the same.
         initialization: `"mean"`: the copies divided by `kernel_t`, as published. `"centre"`: all
             weights are in the central frame, the others are zero; the model then begins as the 2D
             one on each frame, moving or not.

@@ -65,7 +65,7 @@ def survey(network: keras.Model) -> Survey:
         def call(*args: Any, **kwargs: Any) -> Any:
             graph = functional_graph(operation)
             if graph is not None:
-                return graph._run_through_graph(args[0], operation_fn=visit)
+                return graph._run_through_graph(_inputs(args, kwargs), operation_fn=visit)
             if isinstance(operation, keras.Layer):
                 found.layers.append(operation)
             origins = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, _Origin)]
@@ -87,6 +87,11 @@ def survey(network: keras.Model) -> Survey:
     while joined := [by for by in together if by & found.per_frame and by - found.per_frame]:
         found.per_frame.update(*joined)  # what is joined to a tensor with time must have time
     return found
+
+
+def _inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What an inner model was called with."""
+    return args[0] if args else kwargs["inputs"]
 
 
 def _squeezes(operation: Any) -> bool:
@@ -124,7 +129,7 @@ class Inflation:
                 return self._call(operation, args, kwargs)
             training = kwargs.get("training")
             self._within.append((operation.name, self._training if training is None else training))
-            outputs = graph._run_through_graph(args[0], operation_fn=self._visit)
+            outputs = graph._run_through_graph(_inputs(args, kwargs), operation_fn=self._visit)
             self._within.pop()
             return outputs
 
