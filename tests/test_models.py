@@ -276,7 +276,7 @@ except KVideoError as error:
         ("slow_fusion", {"dropout": 1.0}, "dropout.*not 1.0"),
         ("c3d", {"dropout": -0.1}, "dropout"),
         ("c3d", {"classifier_activation": "sofmax"}, "classifier_activation.*sofmax"),
-        ("c3d", {"weights": "sports1m"}, "weights must be None or a .keras.*sports1m"),
+        ("c3d", {"weights": "sports2m"}, 'weights must be None, "sports1m".*sports2m'),
         ("c3d", {"weights": "missing.keras"}, "no weights file missing.keras"),
         ("late_fusion", {"weights": "imagnet"}, 'weights must be None, "imagenet" or'),
         ("late_fusion", {"weights": "imagenet"}, 'backbone="lecture" has no ImageNet'),
