@@ -83,7 +83,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
         recursive=True,
     )
     norms = {id(convolution): norm for norm, convolution in _foldable(model)}
-    for layer in _layers(model):
+    for layer in inner_layers(model):
         if id(layer) in norms:
             copies[id(layer)].set_weights(_folded_weights(layer, norms[id(layer)]))
         elif id(layer) not in partner and layer.weights:
@@ -98,11 +98,11 @@ def can_fold(model: keras.Model) -> bool:
     return bool(model.built) and functional_graph(model) is not None
 
 
-def _layers(model: Any) -> Iterator[Any]:
+def inner_layers(model: Any) -> Iterator[Any]:
     """The layers of the model and of models within it, without these themselves."""
     for layer in model.layers:
         if functional_graph(layer) is not None:
-            yield from _layers(layer)
+            yield from inner_layers(layer)
         else:
             yield layer
 

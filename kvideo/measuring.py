@@ -169,7 +169,8 @@ def _clips(model: keras.Model, batch_size: int) -> np.ndarray:
 def _inference(model: keras.Model, request: Request) -> Callable[[], Any]:
     from kvideo.inference import Predictor
 
-    predictor, clips = Predictor(model, request.batch_size), _clips(model, request.batch_size)
+    predictor = Predictor(model, request.batch_size, settle_after=0)  # as in a long evaluation
+    clips = _clips(model, request.batch_size)
     return lambda: predictor(clips)
 
 

@@ -203,3 +203,30 @@ def test_a_predictor_is_traced_once_for_all_batch_sizes():
         expected = np.asarray(model(clips[:count].astype("float32")))
         np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
     assert predictor._run.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("name", ["slowfast", "late_fusion"])
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_a_settled_predictor_keeps_its_numbers(name, policy):
+    """Kernels become constants after some clips, biases do not."""
+    with_policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = small_model(name)
+    finally:
+        keras.config.set_dtype_policy(with_policy)
+    clips = np.random.default_rng(0).integers(0, 256, (3, *model.input_shape[1:]), dtype="uint8")
+    predictor = Predictor(model, 2, settle_after=3)
+    first = predictor(clips)
+    captured = [len(predictor._run.get_concrete_function().captured_inputs)]
+    second = predictor(clips)
+    captured.append(len(predictor._run.get_concrete_function().captured_inputs))
+    assert 0 < captured[1] < captured[0]
+    tolerance = 1e-5 if policy == "float32" else 0.02
+    np.testing.assert_allclose(second, first, atol=tolerance)
+    np.testing.assert_array_equal(predictor(clips), second)
+    unfolded = Predictor(model, 2, fold=False, settle_after=0)  # follows the model's weights
+    before = unfolded(clips)
+    for weight in model.trainable_weights:
+        weight.assign(weight * 0.5)
+    assert np.abs(unfolded(clips) - before).max() > 0

@@ -19,11 +19,15 @@ from kvideo.layers import (
     FramesToChannels,
     Norm,
     PixelNormalization,
+    ReLU,
     UnfoldTime,
+    ZeroPadding3D,
     conv_unit,
     depthwise_unit_2d,
     max_pool,
 )
+from kvideo.layers.conv3d import plain_convolutions
+from kvideo.layers.conv3d_forms import in_blocks
 from kvideo.layers.normalization import exact_statistics
 
 CASES = {
@@ -39,6 +43,8 @@ CASES = {
     "fold_vectors": (FoldTime, {}, (2, 3, 4), (6, 4), {}),
     "unfold": (UnfoldTime, {"num_frames": 3}, (6, 4, 5, 2), (2, 3, 4, 5, 2), {}),
     "frames_to_channels": (FramesToChannels, {}, (2, 3, 4, 5, 6), (2, 4, 5, 18), {}),
+    "relu": (ReLU, {}, (2, 3, 4, 5, 6), (2, 3, 4, 5, 6), {}),
+    "zero_padding": (ZeroPadding3D, {"padding": (1, 2, 3)}, (2, 3, 4, 5, 6), (2, 5, 8, 11, 6), {}),
     "batch_norm": (
         BatchNorm,
         {"momentum": 0.9},
@@ -429,3 +435,95 @@ def test_conv3d_learns_from_clips_of_unknown_size(rng):
     seen = x[:, :, ::2, ::2].numpy().sum((0, 1, 2, 3))
     expected = np.broadcast_to(2 * seen[:, None], (3, 4))
     np.testing.assert_allclose(gradient(x)[0, 0, 0], expected, rtol=1e-4, atol=1e-4)
+
+
+def _outputs_and_gradients(function, *inputs):
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        y = function(*inputs)
+        loss = tf.reduce_sum(tf.sin(y))
+    return [y, *tape.gradient(loss, inputs)]
+
+
+@pytest.mark.parametrize("taps", [2, 3, 5])
+@pytest.mark.parametrize("frames", [1, 4])
+def test_a_convolution_over_time_of_many_channels_is_products(rng, taps, frames):
+    x = tf.constant(rng.normal(size=(2, frames, 2, 3, 1024)).astype("float32"))
+    layer = Conv3D(3, (taps, 1, 1), padding="same", use_bias=False)
+    layer.build(x.shape)
+    operations = tf.function(layer).get_concrete_function(x).graph.get_operations()
+    names = {operation.type for operation in operations}
+    assert "MatMul" in names and "Conv3D" not in names
+    with plain_convolutions():
+        names = {
+            operation.type
+            for operation in tf.function(layer).get_concrete_function(x).graph.get_operations()
+        }
+    assert "Conv3D" in names and "MatMul" not in names
+    kernel = layer.kernel.value
+    found = _outputs_and_gradients(lambda x: layer(x), x)
+    expected = _outputs_and_gradients(lambda x: tf.nn.conv3d(x, kernel, [1] * 5, "SAME"), x)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("size", "kernel"),
+    [
+        ((9, 16, 14), (5, 7, 7)),
+        ((6, 15, 12), (2, 3, 5)),
+        ((3, 7, 8), (3, 7, 4)),
+        ((4, 9, 9), (1, 2, 1)),
+    ],
+    ids=str,
+)
+def test_a_convolution_in_blocks_gives_what_a_plain_one_gives(rng, size, kernel, frames):
+    x = tf.constant(rng.normal(size=(2, *size, 3)).astype("float32"))
+    kernel = tf.constant(rng.normal(size=(*kernel, 3, 4)).astype("float32"))
+    found = _outputs_and_gradients(lambda x, k: in_blocks(x, k, frames), x, kernel)
+    expected = _outputs_and_gradients(
+        lambda x, k: tf.nn.conv3d(x, k, [1, 1, 2, 2, 1], "VALID"), x, kernel
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-3)
+
+
+def test_thin_convolutions_in_bfloat16_work_in_blocks_where_amx_is(rng, monkeypatch):
+    x = tf.constant(rng.normal(size=(1, 6, 16, 16, 3)), "bfloat16")
+    layer = Conv3D(8, (5, 7, 7), (1, 2, 2), dtype="mixed_bfloat16")
+    layer.build(x.shape)
+    found = {}
+    for flags in (frozenset(), frozenset({"amx_bf16"})):
+        monkeypatch.setattr("kvideo.layers.conv3d.cpu_flags", lambda flags=flags: flags)
+        operations = tf.function(layer).get_concrete_function(x).graph.get_operations()
+        found[bool(flags)] = (layer(x), "Transpose" in {o.type for o in operations})
+    assert not found[False][1] and found[True][1]
+    ours, plain = (np.asarray(found[kind][0], "float32") for kind in (True, False))
+    np.testing.assert_allclose(ours, plain, atol=0.02 * np.abs(plain).max())
+
+
+def test_relu_behind_a_batch_norm_is_one_operation_in_training(rng):
+    """TensorFlow fuses them if nothing stands between, and if it may fuse at all in this graph."""
+    x = tf.constant(rng.normal(size=(1, 4, 8, 8, 16)).astype("float32"))
+    inputs = keras.Input(x.shape[1:])
+    y = conv_unit(inputs, 16, (1, 3, 3), strides=(1, 2, 2), padding="half", name="a")
+    model = keras.Model(inputs, conv_unit(y, 16, 1, name="b"))
+
+    @tf.function
+    def step(x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(x, training=True) ** 2)
+        return tape.gradient(loss, [v.value for v in model.trainable_variables])
+
+    operations = step.get_concrete_function(x).graph.get_operations()
+    relus = [operation for operation in operations if operation.type == "Relu"]
+    assert [relu.inputs[0].op.type for relu in relus] == ["FusedBatchNormV3"] * 2
+    # One that TensorFlow's optimizer would merge with the convolution, and then merge nothing.
+    assert "Pad" not in {operation.type for operation in operations}
+    reference = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
+    convolved = model.get_layer("b")(model.get_layer("a_relu").output)
+    inner = keras.Model(inputs, convolved)(x, training=True)
+    np.testing.assert_allclose(
+        model(x, training=True), tf.nn.relu(reference(inner, training=True)), atol=2e-2
+    )

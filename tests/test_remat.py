@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import kvideo
 from kvideo.errors import UsageError
+from kvideo.layers.normalization import exact_statistics
 from kvideo.training.remat import _plan, choose_cuts, rematerialized
 from kvideo.training.step import compile_step
 
@@ -46,8 +47,9 @@ def two_steps(model, forward):
 def test_the_same_numbers(name):
     """Gradients, batch statistics moved once a call, and dropout that drops the same twice."""
     plain, again = network(name), network(name)
-    results, state = two_steps(plain, lambda clips: plain(clips, training=True))
-    others, other_state = two_steps(again, rematerialized(again))
+    with exact_statistics():  # the fused kernel rounds otherwise where a cut parts it from a ReLU
+        results, state = two_steps(plain, lambda clips: plain(clips, training=True))
+        others, other_state = two_steps(again, rematerialized(again))
     for (outputs, gradients), (outputs_2, gradients_2) in zip(results, others, strict=True):
         np.testing.assert_allclose(outputs, outputs_2, rtol=1e-5, atol=1e-6)
         for one, two in zip(gradients, gradients_2, strict=True):

@@ -16,6 +16,8 @@ import keras
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from kvideo.layers.conv3d import plain_convolutions
+
 Rewrite = Callable[..., Any]
 
 # A gradient of a layer's own, which would lead back to the variables.
@@ -65,9 +67,9 @@ def frozen_graph(
         return model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
 
     function = tf.function(run, input_signature=list(specs), autograph=False)
-    frozen = convert_variables_to_constants_v2(
-        function.get_concrete_function(), lower_control_flow=False
-    )
+    with plain_convolutions():
+        concrete = function.get_concrete_function()
+    frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
     graph_def = frozen.graph.as_graph_def()
     nodes: list[Any] = []
     for node in graph_def.node:

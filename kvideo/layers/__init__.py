@@ -1,7 +1,7 @@
 """Layers of kvideo. Importing this package registers them, so that saved models can be loaded."""
 
 from kvideo.layers.conv import Norm, batch_norm, conv_unit, depthwise_unit_2d, max_pool
-from kvideo.layers.conv3d import Conv3D
+from kvideo.layers.conv3d import Conv3D, ZeroPadding3D
 from kvideo.layers.depthwise import DepthwiseConv3D
 from kvideo.layers.drop_path import DropPath
 from kvideo.layers.flow import FlowNormalization
@@ -16,7 +16,7 @@ from kvideo.layers.inflation import (
 )
 from kvideo.layers.mean_cube import MeanCubeSubtraction
 from kvideo.layers.nonlocal_block import NonLocalBlock3D
-from kvideo.layers.normalization import BatchNorm
+from kvideo.layers.normalization import BatchNorm, ReLU
 from kvideo.layers.pixels import PixelNormalization
 
 __all__ = [
@@ -37,8 +37,10 @@ __all__ = [
     "Norm",
     "PerFrame",
     "PixelNormalization",
+    "ReLU",
     "SlowFrames",
     "UnfoldTime",
+    "ZeroPadding3D",
     "batch_norm",
     "conv_unit",
     "depthwise_unit_2d",

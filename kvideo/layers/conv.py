@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
-from kvideo.layers.conv3d import Conv3D
-from kvideo.layers.normalization import BatchNorm
+from kvideo.layers.conv3d import Conv3D, ZeroPadding3D
+from kvideo.layers.normalization import BatchNorm, ReLU
 
 Sizes = int | tuple[int, ...]
 
@@ -122,7 +122,7 @@ def _pad(x: Any, kernel: Sizes, strides: Sizes, padding: str, name: str) -> tupl
         size % 2 and (step == 1 or size == 1) for size, step in zip(kernels, steps, strict=True)
     ):
         return x, "same"  # the same zeros, and no copy
-    layer = keras.layers.ZeroPadding3D if rank == 3 else keras.layers.ZeroPadding2D
+    layer = ZeroPadding3D if rank == 3 else keras.layers.ZeroPadding2D
     return layer(tuple(size // 2 for size in kernels), name=f"{name}_pad")(x), "valid"
 
 
@@ -154,5 +154,7 @@ def _norm_and_activation(
     if norm is not None:
         x = batch_norm(f"{name}_bn", norm, zero_scale=zero_scale)(x)
     if activation is not None:
-        x = keras.layers.Activation(activation, name=f"{name}_{activation}")(x)
+        name = f"{name}_{activation}"
+        relu = activation == "relu"
+        x = ReLU(name=name)(x) if relu else keras.layers.Activation(activation, name=name)(x)
     return x

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 _LANES = 16  # bfloat16 values at once; oneDNN's batch norm crawls where channels do not fill them
+_PICTURES = "_kvideo_pictures"  # the attribute of a tensor that holds its 4D view
 _exact = False
 
 
@@ -113,6 +114,28 @@ class BatchNorm(keras.layers.BatchNormalization):
         return _shaped_like(outputs, inputs)
 
 
+@keras.saving.register_keras_serializable("kvideo")
+class ReLU(keras.layers.ReLU):
+    """`keras.layers.ReLU` that in training becomes one operation with the batch norm before it.
+
+    TensorFlow fuses the two on a CPU only where nothing stands between them. The 5D view that
+    `BatchNorm` returns does; so this layer looks for the 4D one behind it.
+
+    Input shape:
+        Any.
+
+    Output shape:
+        The same.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """The positive part."""
+        pictures = getattr(inputs, _PICTURES, None)
+        if pictures is None:
+            return super().call(inputs)
+        return _shaped_like(super().call(pictures), inputs)
+
+
 def _as_pictures(x: tf.Tensor) -> tf.Tensor:
     """The 4D view that the fused kernel wants: (B, T, H, W, C) -> (B*T, H, W, C)."""
     sizes = [size if size is not None else tf.shape(x)[i] for i, size in enumerate(x.shape)]
@@ -151,7 +174,10 @@ def _normalize_fused(
     )
     count = tf.cast(tf.size(view) // view.shape[-1], tf.float32)
     variance *= (count - 1.0) / count  # the kernel's is unbiased
-    return _shaped_like(tf.cast(outputs, inputs.dtype), inputs), mean, variance
+    outputs = tf.cast(outputs, inputs.dtype)
+    shaped = _shaped_like(outputs, inputs)
+    setattr(shaped, _PICTURES, outputs)
+    return shaped, mean, variance
 
 
 def _normalize_exactly(
