@@ -2,6 +2,8 @@
 
 from kvideo.layers.conv import Norm, batch_norm, conv_unit, depthwise_unit_2d, max_pool
 from kvideo.layers.conv3d import Conv3D, ZeroPadding3D
+from kvideo.layers.conv_rnn import ConvGRU2D, ConvRNN, ConvRNN2D
+from kvideo.layers.conv_rnn_cells import ConvGRU2DCell, ConvRNN2DCell, ConvRNNCell
 from kvideo.layers.depthwise import DepthwiseConv3D
 from kvideo.layers.drop_path import DropPath
 from kvideo.layers.flow import FlowNormalization
@@ -22,6 +24,12 @@ from kvideo.layers.pixels import PixelNormalization
 __all__ = [
     "BatchNorm",
     "Conv3D",
+    "ConvGRU2D",
+    "ConvGRU2DCell",
+    "ConvRNN",
+    "ConvRNN2D",
+    "ConvRNN2DCell",
+    "ConvRNNCell",
     "DepthwiseConv3D",
     "DropPath",
     "FlowNormalization",
