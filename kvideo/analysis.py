@@ -161,6 +161,12 @@ def layer_macs(layer: keras.Layer, given: Shape, got: Shape) -> int:
     if isinstance(layer, keras.layers.SeparableConv1D | keras.layers.SeparableConv2D):
         kernels = (layer.depthwise_kernel, layer.pointwise_kernel)
         return positions * sum(math.prod(kernel.shape) for kernel in kernels)
+    if isinstance(layer, keras.layers.Bidirectional):
+        return sum(
+            layer_macs(one, given, got) for one in (layer.forward_layer, layer.backward_layer)
+        )
+    if isinstance(layer, keras.layers.RNN) and hasattr(layer.cell, "recurrent_kernel"):
+        return _recurrent_macs(layer, given)
     if isinstance(layer, _TRANSPOSED):
         return math.prod(given[:-1]) * math.prod(layer.kernel.shape)
     if isinstance(layer, _POSITIONWISE):
@@ -171,6 +177,14 @@ def layer_macs(layer: keras.Layer, given: Shape, got: Shape) -> int:
             "give the layer a method macs(input_shape, output_shape)."
         )
     return 0
+
+
+def _recurrent_macs(layer: Any, given: Shape) -> int:
+    """Those of Keras's recurrent layers: each step has a product of the input and of the state."""
+    step = layer.cell.compute_output_shape(given[:1] + given[2:]) if len(given) > 3 else ((1,),)
+    positions = given[0] * given[1] * math.prod(step[0][1:-1])
+    kernels = (layer.cell.kernel, layer.cell.recurrent_kernel)
+    return positions * sum(math.prod(kernel.shape) for kernel in kernels)
 
 
 _TRANSPOSED = (

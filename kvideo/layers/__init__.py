@@ -7,7 +7,16 @@ from kvideo.layers.conv_rnn_cells import ConvGRU2DCell, ConvRNN2DCell, ConvRNNCe
 from kvideo.layers.depthwise import DepthwiseConv3D
 from kvideo.layers.drop_path import DropPath
 from kvideo.layers.flow import FlowNormalization
-from kvideo.layers.frames import FoldTime, FramesToChannels, SlowFrames, UnfoldTime
+from kvideo.layers.frames import (
+    FoldTime,
+    FoldWindows,
+    FramesToChannels,
+    LastFrame,
+    RepeatFrames,
+    SlowFrames,
+    SpatialPooling,
+    UnfoldTime,
+)
 from kvideo.layers.inflation import (
     EdgeConv3D,
     EdgeDepthwiseConv3D,
@@ -36,17 +45,21 @@ __all__ = [
     "EdgeConv3D",
     "EdgeDepthwiseConv3D",
     "FoldTime",
+    "FoldWindows",
     "FramePadding",
     "FramePooling",
     "FramesToChannels",
     "GroupedConv3D",
+    "LastFrame",
     "MeanCubeSubtraction",
     "NonLocalBlock3D",
     "Norm",
     "PerFrame",
     "PixelNormalization",
     "ReLU",
+    "RepeatFrames",
     "SlowFrames",
+    "SpatialPooling",
     "UnfoldTime",
     "ZeroPadding3D",
     "batch_norm",

@@ -106,6 +106,10 @@ class ConvRNN(keras.layers.RNN):
         result = outputs if self.return_sequences else last
         return (result, *states) if self.return_state else result
 
+    def macs(self, input_shape: Shape, output_shape: Any) -> int:
+        """Multiply-adds of clips of that shape, with the batch."""
+        return self.cell.macs((input_shape[0] or 1) * (input_shape[1] or 1))
+
     def _project(self, sequences: Any) -> Any:
         """(B, T, H, W, C) -> (T, B, H', W', G): all steps' convolutions of the input in one."""
         steps = sequences.shape[1] or tf.shape(sequences)[1]

@@ -77,6 +77,129 @@ class UnfoldTime(keras.Layer):
 
 
 @keras.saving.register_keras_serializable("kvideo")
+class FoldWindows(keras.Layer):
+    """Cuts a clip into windows that follow each other, and folds these into the batch.
+
+    `UnfoldTime(T // num_frames)` lays what comes of the windows in a row again.
+
+    Args:
+        num_frames: in a window, at least 1.
+
+    Input shape:
+        `(B, T, ...)`, T a multiple of `num_frames`.
+
+    Output shape:
+        `(B*(T // num_frames), num_frames, ...)`.
+
+    Raises:
+        UsageError: `num_frames` is less than 1, or does not divide T.
+    """
+
+    def __init__(self, num_frames: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if num_frames < 1:
+            raise UsageError(f"num_frames must be at least 1, not {num_frames}.")
+        self.num_frames = num_frames
+
+    def call(self, inputs: Any) -> Any:
+        """(B, T, ...) -> (B*n, num_frames, ...)."""
+        self.compute_output_shape(inputs.shape)
+        return ops.reshape(inputs, (-1, self.num_frames, *ops.shape(inputs)[2:]))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """(B*n, num_frames, ...)."""
+        batch, frames = input_shape[:2]
+        if frames is not None and frames % self.num_frames:
+            raise UsageError(
+                f"a clip of {frames} frames cannot be cut into windows of {self.num_frames}."
+            )
+        known = batch is not None and frames is not None
+        folded = batch * (frames // self.num_frames) if known else None  # type: ignore[operator]
+        return (folded, self.num_frames, *input_shape[2:])
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return {**super().get_config(), "num_frames": self.num_frames}
+
+
+@keras.saving.register_keras_serializable("kvideo")
+class RepeatFrames(keras.Layer):
+    """Repeats each step of a sequence, so that what was said of a window stands at its frames.
+
+    Args:
+        count: how often, at least 1.
+
+    Input shape:
+        `(B, T, ...)`.
+
+    Output shape:
+        `(B, T*count, ...)`.
+
+    Raises:
+        UsageError: `count` is less than 1.
+    """
+
+    def __init__(self, count: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if count < 1:
+            raise UsageError(f"count must be at least 1, not {count}.")
+        self.count = count
+
+    def call(self, inputs: Any) -> Any:
+        """(B, T, ...) -> (B, T*count, ...)."""
+        return ops.repeat(inputs, self.count, axis=1)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """(B, T*count, ...)."""
+        frames = input_shape[1]
+        return (input_shape[0], frames and frames * self.count, *input_shape[2:])
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return {**super().get_config(), "count": self.count}
+
+
+@keras.saving.register_keras_serializable("kvideo")
+class SpatialPooling(keras.Layer):
+    """The mean of each frame's map.
+
+    Input shape:
+        `(B, T, H, W, C)`.
+
+    Output shape:
+        `(B, T, C)`.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """(B, T, H, W, C) -> (B, T, C)."""
+        return ops.mean(inputs, axis=(2, 3))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """(B, T, C)."""
+        return (*input_shape[:2], input_shape[-1])
+
+
+@keras.saving.register_keras_serializable("kvideo")
+class LastFrame(keras.Layer):
+    """The last step of a sequence: what a recurrent network knows at the clip's end.
+
+    Input shape:
+        `(B, T, ...)`.
+
+    Output shape:
+        `(B, ...)`.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """(B, T, ...) -> (B, ...)."""
+        return inputs[:, -1]
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """(B, ...)."""
+        return (input_shape[0], *input_shape[2:])
+
+
+@keras.saving.register_keras_serializable("kvideo")
 class FramesToChannels(keras.Layer):
     """Lays the frames of a clip side by side as channels, as early fusion does.
 
