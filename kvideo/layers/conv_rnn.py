@@ -59,6 +59,7 @@ class ConvRNN(keras.layers.RNN):
     def compute_output_shape(self, sequences_shape: Shape, initial_state_shape: Any = None) -> Any:
         """See the class."""
         batch, steps = sequences_shape[:2]
+        self._check_steps(steps)
         one = self.cell.compute_output_shape((batch, *sequences_shape[2:]))
         outputs = (batch, steps, *one[1:]) if self.return_sequences else one
         return (outputs, one) if self.return_state else outputs
@@ -77,13 +78,7 @@ class ConvRNN(keras.layers.RNN):
         Raises:
             UsageError: `unroll` with an unknown number of frames, or a clip without frames.
         """
-        steps = sequences.shape[1]
-        if steps == 0 or (self.unroll and steps is None):
-            raise UsageError(
-                f'layer "{self.name}" must know the number of frames to unroll them.'
-                if steps is None
-                else f'layer "{self.name}" got a clip without frames.'
-            )
+        self._check_steps(sequences.shape[1])
         batch = ops.shape(sequences)[0]
         if initial_state is None:
             initial_state = self.states if self.stateful else self.get_initial_state(batch)
@@ -105,6 +100,12 @@ class ConvRNN(keras.layers.RNN):
                 variable.assign(state)
         result = outputs if self.return_sequences else last
         return (result, *states) if self.return_state else result
+
+    def _check_steps(self, steps: int | None) -> None:
+        if steps == 0:
+            raise UsageError(f'layer "{self.name}" got a clip without frames.')
+        if self.unroll and steps is None:
+            raise UsageError(f'layer "{self.name}" must know the number of frames to unroll them.')
 
     def macs(self, input_shape: Shape, output_shape: Any) -> int:
         """Multiply-adds of clips of that shape, with the batch."""

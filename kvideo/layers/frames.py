@@ -161,22 +161,55 @@ class RepeatFrames(keras.Layer):
 
 @keras.saving.register_keras_serializable("kvideo")
 class SpatialPooling(keras.Layer):
-    """The mean of each frame's map.
+    """The means of each frame's map over the cells of a grid, side by side.
+
+    Args:
+        grid: cells along the height and along the width; 1 takes the mean of the whole map. Where
+            the map's size is no multiple of it, neighbouring cells share a row or column.
 
     Input shape:
-        `(B, T, H, W, C)`.
+        `(B, T, H, W, C)`; H and W known and at least `grid` where that is not 1.
 
     Output shape:
-        `(B, T, C)`.
+        `(B, T, grid*grid*C)`.
+
+    Raises:
+        UsageError: `grid` is less than 1, or more than the map has rows or columns.
     """
 
+    def __init__(self, grid: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if grid < 1:
+            raise UsageError(f"grid must be at least 1, not {grid}.")
+        self.grid = grid
+
     def call(self, inputs: Any) -> Any:
-        """(B, T, H, W, C) -> (B, T, C)."""
-        return ops.mean(inputs, axis=(2, 3))
+        """(B, T, H, W, C) -> (B, T, grid*grid*C)."""
+        if self.grid == 1:
+            return ops.mean(inputs, axis=(2, 3))
+        down, right = (ops.cast(self._cells(size), inputs.dtype) for size in inputs.shape[2:4])
+        rows = ops.einsum("bthwc,gh->btgwc", inputs, down)
+        cells = ops.einsum("btgwc,kw->btgkc", rows, right)
+        return ops.reshape(cells, (-1, ops.shape(inputs)[1], self.grid**2 * inputs.shape[-1]))
+
+    def _cells(self, size: int) -> np.ndarray:
+        """(grid, size): the weight of each row (or column) in each cell."""
+        if size < self.grid:
+            raise UsageError(f"a grid of {self.grid} cells does not fit on a map of {size} pixels.")
+        weights = np.zeros((self.grid, size))
+        for cell in range(self.grid):
+            first, last = cell * size // self.grid, -(-(cell + 1) * size // self.grid)
+            weights[cell, first:last] = 1 / (last - first)
+        return weights
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """(B, T, C)."""
-        return (*input_shape[:2], input_shape[-1])
+        """(B, T, grid*grid*C)."""
+        channels = input_shape[-1]
+        return (*input_shape[:2], channels and self.grid**2 * channels)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return {**super().get_config(), "grid": self.grid}
 
 
 @keras.saving.register_keras_serializable("kvideo")

@@ -62,6 +62,7 @@ def cnn_rnn(
     units: int | Sequence[int] = 128,
     bidirectional: bool = False,
     pooling: str = "last",
+    grid: int = 1,
     input_shape: Sequence[int] = (20, 64, 64, 3),
     classifier_activation: Any = "softmax",
     weights: str | None = None,
@@ -82,6 +83,8 @@ def cnn_rnn(
         bidirectional: whether each layer also runs from the clip's end. Then the network cannot
             follow a live stream frame by frame.
         pooling: for `"video"`: `"last"`: the state at the clip's end; `"mean"`: the mean over all.
+        grid: each frame's map is averaged over grid×grid cells, which are laid side by side; 1
+            tells the recurrent layer what is there, more tell it where.
         input_shape: (T, H, W, 3).
         classifier_activation: `"softmax"`, `"sigmoid"` for several labels a video, or None.
         weights: None (random), `"imagenet"` (the backbone's), or a file of a like model.
@@ -115,7 +118,7 @@ def cnn_rnn(
     if frozen_backbone:
         for layer in keras.Model(inputs, x).layers:
             layer.trainable = False
-    x = SpatialPooling(name="frame_features")(x)  # (B, T, C)
+    x = SpatialPooling(check_count("grid", grid), name="frame_features")(x)  # (B, T, grid²·C)
     x = _rnn_stack(x, rnn, units, bidirectional, dropout, recurrent_dropout)
     x = _over_frames(x, output, pooling)
     outputs = classifier_head(x, num_classes, classifier_activation, dropout)
