@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -34,6 +34,7 @@ from kvideo.models.stacks import LECTURE_WIDTHS, lecture_stack
 
 OUTPUTS = ("video", "frames")
 POOLINGS = ("last", "mean")
+STATES = ("vector", "map")
 RNNS: dict[str, Callable[..., Any]] = {
     "lstm": keras.layers.LSTM,
     "gru": keras.layers.GRU,
@@ -59,9 +60,10 @@ def cnn_rnn(
     *,
     output: str = "video",
     rnn: str = "lstm",
-    units: int | Sequence[int] = 128,
+    states: str | None = None,
+    units: int | Sequence[int] | None = None,
     bidirectional: bool = False,
-    pooling: str = "last",
+    pooling: str | None = None,
     grid: int = 1,
     input_shape: Sequence[int] = (20, 64, 64, 3),
     classifier_activation: Any = "softmax",
@@ -79,11 +81,16 @@ def cnn_rnn(
         num_classes: classes.
         output: `"video"`: one label for the clip. `"frames"`: one for each frame.
         rnn: `"lstm"`, `"gru"` or `"rnn"` (a simple one).
-        units: of the recurrent layer, or of several.
+        states: `"vector"`: the recurrent layers see the mean of each frame's map, which says what is
+            there (LRCN). `"map"`: they are convolutional (3×3) and see the map itself, so they can
+            tell where something moves. None: "map" for the lecture's stack, whose few channels
+            mean little by themselves, "vector" for deep backbones.
+        units: of the recurrent layer, or of several; None: 128, or 32 for maps.
         bidirectional: whether each layer also runs from the clip's end. Then the network cannot
             follow a live stream frame by frame.
         pooling: for `"video"`: `"last"`: the state at the clip's end; `"mean"`: the mean over all.
-        grid: each frame's map is averaged over grid×grid cells, which are laid side by side; 1
+            None: "last" for vectors, "mean" for maps.
+        grid: for vectors: each frame's map is averaged over grid×grid cells, which are laid side by side; 1
             tells the recurrent layer what is there, more tell it where.
         input_shape: (T, H, W, 3).
         classifier_activation: `"softmax"`, `"sigmoid"` for several labels a video, or None.
@@ -108,18 +115,31 @@ def cnn_rnn(
         Description".
     """
     _check_choice("output", output, OUTPUTS)
+    states = states or ("map" if backbone == LECTURE else "vector")
+    _check_choice("states", states, STATES)
+    pooling = pooling or ("mean" if states == "map" else "last")
     _check_choice("pooling", pooling, POOLINGS)
+    if states == "map" and grid != 1:
+        raise UsageError('grid is for states="vector" only.')
     weights_name, weights_file = check_weights(weights, (IMAGENET,))
     shape = check_input_shape(input_shape)
     network = backbone_2d(backbone, weights=weights_name, widths=widths, norm=NORM)
     inputs, x = clip_input(shape, **network.pixels)
     x = network.build(FoldTime(name="fold_time")(x))  # (B*T, H', W', C)
-    x = UnfoldTime(shape[0], name="feature_map")(x)
+    x = UnfoldTime(shape[0], name="frame_map" if states == "map" else "feature_map")(x)
     if frozen_backbone:
         for layer in keras.Model(inputs, x).layers:
             layer.trainable = False
-    x = SpatialPooling(check_count("grid", grid), name="frame_features")(x)  # (B, T, grid²·C)
-    x = _rnn_stack(x, rnn, units, bidirectional, dropout, recurrent_dropout)
+    if states == "map":
+        x = _rnn_stack(
+            x, CONV_RNNS, rnn, units or 32, bidirectional, dropout, recurrent_dropout,
+            kernel_size=3, padding="same",
+        )  # fmt: skip
+        x = keras.layers.Identity(name="feature_map")(x)  # (B, T, H', W', units)
+        x = SpatialPooling(name="frame_features")(x)
+    else:
+        x = SpatialPooling(check_count("grid", grid), name="frame_features")(x)  # (B, T, grid²·C)
+        x = _rnn_stack(x, RNNS, rnn, units or 128, bidirectional, dropout, recurrent_dropout)
     x = _over_frames(x, output, pooling)
     outputs = classifier_head(x, num_classes, classifier_activation, dropout)
     return finish(inputs, outputs, name, weights_file)
@@ -187,7 +207,7 @@ def cnn3d_rnn(
     x = keras.layers.Reshape((1, 1, x.shape[-1]), name="window_vector")(x)
     x = UnfoldTime(shape[0] // window, name="feature_map")(x)  # (B, n, 1, 1, C)
     x = SpatialPooling(name="window_features")(x)
-    x = _rnn_stack(x, rnn, units, bidirectional, dropout, recurrent_dropout)
+    x = _rnn_stack(x, RNNS, rnn, units, bidirectional, dropout, recurrent_dropout)
     if output == "frames":
         x = RepeatFrames(window, name="repeat")(x)
     x = _over_frames(x, output, pooling)
@@ -275,22 +295,25 @@ def recurrent_conv(
 
 def _rnn_stack(
     x: Any,
+    kinds: Mapping[str, Callable[..., Any]],
     rnn: str,
     units: int | Sequence[int],
     bidirectional: bool,
     dropout: float,
     recurrent_dropout: float,
+    **options: Any,
 ) -> Any:
-    """(B, T, C) -> (B, T, units): recurrent layers `rnn1`, `rnn2` …, dropout before each."""
-    _check_choice("rnn", rnn, tuple(RNNS))
+    """(B, T, …, C) -> (B, T, …, units): recurrent layers `rnn1`, `rnn2` …, dropout before each."""
+    _check_choice("rnn", rnn, tuple(kinds))
     check_dropout(recurrent_dropout)
     for number, width in enumerate([units] if isinstance(units, int) else units, start=1):
         if check_dropout(dropout):
             x = keras.layers.Dropout(dropout, name=f"rnn{number}_dropout")(x)
-        layer = RNNS[rnn](
+        layer = kinds[rnn](
             check_count("units", width),
             return_sequences=True,
             recurrent_dropout=recurrent_dropout,
+            **options,
             name=f"rnn{number}",
         )
         if bidirectional:
