@@ -33,7 +33,16 @@ class DecodeError(KVideoError):
         detail: what the decoder said.
     """
 
-    REASONS = ("missing", "empty", "unreadable", "no_video", "no_frames", "truncated", "too_short")
+    REASONS = (
+        "missing",
+        "empty",
+        "unreadable",
+        "no_video",
+        "no_frames",
+        "truncated",
+        "too_short",
+        "labels",  # there are frames, but the labels over time do not fit them
+    )
 
     def __init__(self, path: str, reason: str, detail: str) -> None:
         self.path, self.reason, self.detail = str(path), reason, detail

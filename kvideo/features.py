@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kvideo.clip_spec import Views
-from kvideo.data.annotations import DEMO, read_data
+from kvideo.data.annotations import read_data
+from kvideo.data.demo_words import DEMOS
 from kvideo.data.listing import Folders, absolute, is_url, is_video, join
 from kvideo.data.loading import ClipReader, iterate_timed_views
 from kvideo.data.parts import split_files
@@ -263,7 +264,7 @@ def feature_videos(
     """
     name, path = os.fspath(data), absolute(data)
     folders = Folders()
-    if name != DEMO and not is_url(path):
+    if name not in DEMOS and not is_url(path):
         found = [path] if os.path.isfile(path) and is_video(path) else []
         if os.path.isdir(path) and not any(
             folders.videos(join(path, inner)) for inner in folders.entries(path)[1]
@@ -301,8 +302,9 @@ def mirrored_root(videos: VideoSet, root: str | os.PathLike[str] | None) -> str 
     if root is not None:
         return absolute(root)
     source = videos.source
-    if source.split(" ")[0] == DEMO and videos.records:
-        return str(Path(videos.records[0].path).parents[2])  # above PART/CLASS/VIDEO
+    if source.split(" ")[0] in DEMOS and videos.records:
+        # Above PART/CLASS/VIDEO, or PART/VIDEO.
+        return str(Path(videos.records[0].path).parents[1 if videos.per_frame else 2])
     path = absolute(source)
     if source and os.path.isdir(path):
         return path

@@ -64,6 +64,8 @@ class ModelInfo:
         multi_label: several labels a video (sigmoid) rather than one (softmax).
         views: recommended for testing.
         builder: where the model's code comes from; None for a model of the user's own.
+        per_frame: a label for each frame, (B, T, C), rather than one for the clip; `save_model`
+            finds that out.
     """
 
     clip_spec: ClipSpec
@@ -71,6 +73,7 @@ class ModelInfo:
     multi_label: bool = False
     views: Views = Views()
     builder: BuilderInfo | None = None
+    per_frame: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -82,6 +85,7 @@ class ModelInfo:
             "multi_label": self.multi_label,
             "views": dataclasses.asdict(self.views),
             "builder": dataclasses.asdict(self.builder) if self.builder else None,
+            "per_frame": self.per_frame,
         }
 
     @classmethod
@@ -103,6 +107,7 @@ class ModelInfo:
             multi_label=values["multi_label"],
             views=Views(**values["views"]),
             builder=BuilderInfo(**builder) if builder else None,
+            per_frame=values.get("per_frame", False),
         )
 
 
@@ -152,6 +157,7 @@ def save_model(
         raise UsageError(
             f"the model has {num_outputs} outputs, but {len(info.class_names)} class names came."
         )
+    info = dataclasses.replace(info, per_frame=len(model.output_shape) == 3)
     with atomic_path(path) as temporary:
         model.save(temporary)
         _finish_archive(temporary, info)

@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "kvideo"
 NO_TENSORFLOW = [
     "__init__", "errors", "clip_spec", "registry", "files", "text", "progress", "metrics",
     "results", "scores", "plots", "report", "report_tables", "report_text",
-    "feature_files", "feature_set",
+    "feature_files", "feature_set", "segmentation", "segmentation_results", "data.windows",
+    "data.tracks", "data.over_time", "data.demo_words", "data.demo_sequences",
     "data.annotations", "data.records", "data.formats",
     "data.entries", "data.matching", "data.parts", "data.tables", "data.textures", "data.packets",
     "data.listing", "data.class_names", "data.splits", "data.decode", "data.frames",
@@ -27,7 +28,7 @@ HEAVY = {"tensorflow", "keras", "keras_cv", "tensorflow_io"}
 # Only these see data and a model together.
 MEETING_POINTS = {
     "training", "evaluation", "prediction", "streaming", "features", "localization", "detection",
-    "visualization", "api", "cli", "__init__", "conversion",
+    "visualization", "api", "cli", "__init__", "conversion", "timelines",
 }  # fmt: skip
 # These take any keras.Model and never a builder of ours.
 MODEL_AGNOSTIC = {"weights", "analysis", "visualization", "inflation"}

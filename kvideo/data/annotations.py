@@ -19,6 +19,7 @@ from kvideo.data.class_names import (
     infer_class_names,
     parse_class_names,
 )
+from kvideo.data.demo_words import DEMOS, PARTS, demo_words, read_demo
 from kvideo.data.entries import Entry, group_of, split_name
 from kvideo.data.formats import HMDB51_FILE, decode_text, parse
 from kvideo.data.listing import (
@@ -33,7 +34,13 @@ from kvideo.data.listing import (
     join,
     looks_like_video,
 )
-from kvideo.data.matching import find_file, merge, to_indices, ucf101_folders
+from kvideo.data.matching import find_file, find_whole_file, merge, to_indices, ucf101_folders
+from kvideo.data.over_time import (
+    build_records,
+    no_labels_over_time,
+    read_label_files,
+    require_labels_over_time,
+)
 from kvideo.data.parts import ALL, choose_part, split_files, split_folders, with_validation
 from kvideo.data.records import VideoRecord, VideoSet, mirrored_classes
 from kvideo.data.splits import split_validation
@@ -43,7 +50,6 @@ from kvideo.text import enumerate_words, plural
 __all__ = ["VideoRecord", "VideoSet", "find_splits", "read_data", "split_validation"]
 
 Opener = Callable[[str], BinaryIO]
-DEMO = "demo"
 _LIST_ENDINGS = (".txt", ".csv", ".tsv", ".json", ".lst", ".list")
 
 
@@ -56,6 +62,7 @@ def read_data(
     require_labels: bool = True,
     must_exist: bool = True,
     multi_label: bool | None = None,
+    per_frame: bool = False,
     listdir: ListDir | None = None,
     opener: Opener | None = None,
 ) -> VideoSet:
@@ -63,7 +70,8 @@ def read_data(
 
     Args:
         data: a folder of class folders (also one with `train` and `val` folders of such), an
-            annotation file, a folder of UCF101's or HMDB51's split files, or `"demo"`.
+            annotation file, a folder of UCF101's or HMDB51's split files, or `"demo"`,
+            `"demo-frames"` (labels over time whatever `per_frame` says) or `"demo-order"`.
         root: the folder that paths in an annotation file are relative to; by default the
             file's own.
         split: which part of data that has parts, see `find_splits`; `"all"` takes everything.
@@ -73,6 +81,8 @@ def read_data(
         require_labels: False: videos without labels are allowed.
         must_exist: False: annotated files are not looked for.
         multi_label: whether a video may have several labels; by default, whether one has.
+        per_frame: one record for each video with its labels over time (`VideoRecord.track`), from
+            rows of segments, ActivityNet's JSON, or files with a label for each frame.
         listdir: lists a URL-like folder: names, those of folders with a closing slash.
         opener: opens a URL-like annotation file for reading bytes.
 
@@ -85,12 +95,15 @@ def read_data(
             file and line, and a remedy.
     """
     data = os.fspath(data)
-    if data == DEMO:
-        videos = _read_demo(split)
-        return videos if class_names is None else _reorder(videos, class_names)
+    if data in DEMOS:
+        videos = read_demo(data, split, class_names)
+        if per_frame and not videos.per_frame:
+            raise DataError(no_labels_over_time(data))
+        return videos
     reader = _Reader(data, root, listdir, opener)
     reader.set_class_names(class_names)
     reader.require_labels, reader.must_exist = require_labels, must_exist
+    reader.per_frame = per_frame
     videos = reader.read(split)
     if multi_label is not None:
         videos = dataclasses.replace(videos, multi_label=multi_label)
@@ -121,34 +134,9 @@ def find_splits(
         DataError: as `read_data` does.
     """
     data = os.fspath(data)
-    if data == DEMO:
-        return ("train", "val")
+    if data in DEMOS:
+        return PARTS
     return tuple(_Reader(data, None, listdir, opener).parts())
-
-
-def _read_demo(split: str | None) -> VideoSet:
-    from kvideo.data.demo import demo_data
-
-    if split != ALL:
-        return demo_data(split or "train")
-    train, val = demo_data("train"), demo_data("val")
-    return dataclasses.replace(train, records=train.records + val.records, source=DEMO)
-
-
-def _reorder(videos: VideoSet, class_names: Sequence[str] | str | os.PathLike[str]) -> VideoSet:
-    """The same videos with their classes in another order (that of a model)."""
-    if isinstance(class_names, (str, os.PathLike)):
-        raise UsageError("the demo data has its own class names; leave class_names out.")
-    names = given_class_names(class_names)
-    index = [names.index(name) for name in videos.class_names]
-    for name, place in zip(videos.class_names, index, strict=True):
-        if place is None:
-            raise DataError(f"{videos.source}: {names.unknown(name)}")
-    records = tuple(
-        dataclasses.replace(r, labels=tuple(i for n in r.labels if (i := index[n]) is not None))
-        for r in videos.records
-    )
-    return dataclasses.replace(videos, records=records, class_names=names.names)
 
 
 class _Reader:
@@ -156,6 +144,7 @@ class _Reader:
 
     require_labels = True
     must_exist = True
+    per_frame = False
 
     def __init__(
         self,
@@ -190,7 +179,7 @@ class _Reader:
         if not os.path.exists(self.path):
             raise DataError(
                 f"there is no file or folder {self.data}. DATA is a folder with one folder of "
-                "videos for each class, an annotation file, or the word demo."
+                f"videos for each class, an annotation file, or {demo_words()}."
             )
         if is_video(self.path):
             raise DataError(
@@ -254,6 +243,8 @@ class _Reader:
     # ---------------------------------------------------------------- class folders
 
     def _read_class_folders(self, tops: list[str]) -> VideoSet:
+        if self.per_frame:
+            raise DataError(no_labels_over_time(self.data))
         found: dict[str, list[str]] = {}
         notes: list[str] = []
         for top in tops:
@@ -313,6 +304,14 @@ class _Reader:
         for file in files:
             name = self.data if file == self.path else file
             entries += choose_part(parse(self._text(file), name), split, name)
+        if self.per_frame:
+            return self._read_over_time(files[0], entries)
+        if any(entry.over_time for entry in entries):
+            raise DataError(
+                f"{self.data} is in ActivityNet's form: segments of untrimmed videos, not a label "
+                "for each video. Take a model with a label for each frame (`--set "
+                "output=frames`), or list the segments as CSV, `path,label,start,end`."
+            )
         for entry in entries if self.require_labels else ():
             if not entry.labels:
                 raise DataError(
@@ -324,17 +323,7 @@ class _Reader:
         names = self._class_names(files[0], entries, notes)
         labels = [to_indices(entry, names) for entry in entries]
         paths = self._locate(entries)
-        missing = [e.path for e, path in zip(entries, paths, strict=True) if path is None]
-        if missing and len(missing) == len(entries):
-            raise DataError(
-                f"{self.data}: none of its {plural(len(missing), 'video')} is there (first: "
-                f"{join(self.root, missing[0])}). Say with --root which folder holds the videos."
-            )
-        if missing:
-            notes.append(
-                f"{len(missing)} of {plural(len(entries), 'video')} in {self.data}: no such file "
-                f"below {self.root}, left out (first: {missing[0]})."
-            )
+        missing = self._missing(entries, paths, notes)
         records = merge(zip(entries, paths, labels, strict=True))
         if several := sum(len(record.labels) > 1 for record in records):
             notes.append(
@@ -346,9 +335,53 @@ class _Reader:
             names.names,
             multi_label=several > 0,
             source=self.data,
-            missing=tuple(missing),
+            missing=missing,
             notes=tuple(notes),
         )
+
+    def _read_over_time(self, file: str, entries: list[Entry]) -> VideoSet:
+        """One record for each video, with its labels over time."""
+        read_label_files(entries, self._label_file)
+        require_labels_over_time(entries, self.data)
+        if not self.must_exist:
+            paths: list[str | None] = [join(self.root, entry.path) for entry in entries]
+        else:
+            locator = Locator(self.root, self.folders)
+            paths = [find_whole_file(entry, locator) for entry in entries]
+        notes: list[str] = []
+        names = self._class_names(file, entries, notes)
+        missing = self._missing(entries, paths, notes)
+        records, names, more = build_records(
+            list(zip(entries, paths, strict=True)), names, may_add=self.names is None
+        )
+        return VideoSet(
+            tuple(records), names.names, source=self.data, missing=missing, notes=(*notes, *more)
+        )
+
+    def _label_file(self, name: str) -> str:
+        """The text of a file of labels, which lies beside the annotation or below the root."""
+        beside = join(os.path.dirname(self.path), name)
+        return self._text(beside if self.folders.has(beside) else join(self.root, name))
+
+    def _missing(
+        self, entries: list[Entry], paths: list[str | None], notes: list[str]
+    ) -> tuple[str, ...]:
+        """The videos that are not there, each once; there is a note if there are some."""
+        missing = [e.path for e, path in zip(entries, paths, strict=True) if path is None]
+        if self.per_frame:  # many entries are of one video
+            missing = list(dict.fromkeys(missing))
+        total = len({e.path for e in entries}) if self.per_frame else len(entries)
+        if missing and len(missing) == total:
+            raise DataError(
+                f"{self.data}: none of its {plural(len(missing), 'video')} is there (first: "
+                f"{join(self.root, missing[0])}). Say with --root which folder holds the videos."
+            )
+        if missing:
+            notes.append(
+                f"{len(missing)} of {plural(total, 'video')} in {self.data}: no such file "
+                f"below {self.root}, left out (first: {missing[0]})."
+            )
+        return tuple(missing)
 
     def _class_names(self, file: str, entries: list[Entry], notes: list[str]) -> ClassNames:
         """The names asked for, those of a file beside the annotation, or the labels themselves."""

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, BinaryIO
 
-from kvideo.data.annotations import ALL, DEMO, read_data
+from kvideo.data.annotations import ALL, read_data
 from kvideo.data.containers import cut_off
+from kvideo.data.demo_words import DEMOS
 from kvideo.data.listing import Folders, absolute, is_url, is_video
 from kvideo.data.records import VideoRecord, VideoSet
 from kvideo.errors import DataError, DecodeError
@@ -93,9 +94,9 @@ def videos_to_check(
     """
     name = os.fspath(data)
     path = absolute(name)
-    if name != DEMO and os.path.isfile(path) and is_video(path):
+    if name not in DEMOS and os.path.isfile(path) and is_video(path):
         return VideoSet((VideoRecord(path),), (), source=name)
-    if name != DEMO and os.path.isdir(path) and (found := Folders().videos(path)):
+    if name not in DEMOS and os.path.isdir(path) and (found := Folders().videos(path)):
         return VideoSet(tuple(VideoRecord(video) for video in found), (), source=name)
     return read_data(name, root=root, split=ALL, require_labels=False)
 

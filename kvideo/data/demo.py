@@ -11,6 +11,8 @@ The files are written at first use into a cache folder (`demo_folder`):
 
     train/CLASS/NNN.mp4   val/CLASS/NNN.mp4   untrimmed/NNN.mp4
     untrimmed/annotations.json (ActivityNet's form)   untrimmed/segments.csv   demo.json
+
+Two variants have motions one after the other, see `kvideo.data.demo_sequences`.
 """
 
 from __future__ import annotations
@@ -30,15 +32,25 @@ from pathlib import Path
 
 import numpy as np
 
+from kvideo.data import demo_sequences
+from kvideo.data.demo_sequences import (
+    Job,
+    SequenceSettings,
+    sequence_jobs,
+    sequence_records,
+    write_segments,
+)
 from kvideo.data.records import VideoRecord, VideoSet
 from kvideo.data.textures import DIRECTIONS, DemoSettings, Texture
 from kvideo.errors import DataError, KVideoError, UsageError
 from kvideo.files import is_disk_full
 
 SPLITS = ("train", "val", "untrimmed")
-VARIANTS = ("motion",)
+VARIANTS = ("motion", "frames", "order")
 ENCODERS = ("libx264", "libopenh264", "h264")  # the first that this FFmpeg has
 MANIFEST = "demo.json"
+
+Settings = DemoSettings | SequenceSettings
 
 SETTINGS = DemoSettings()
 
@@ -53,23 +65,29 @@ def demo_data(
     """The demo videos; written at first use (some ten seconds, a few megabytes).
 
     Args:
-        split: `"train"` or `"val"`: one record for each video. `"untrimmed"`: one record for each
-            labelled segment (`start`, `end`) of the untrimmed videos.
+        split: `"train"` or `"val"`: one record for each video. `"untrimmed"` (of `"motion"` only):
+            one record for each labelled segment (`start`, `end`) of the untrimmed videos.
         folder: where to keep demo data; by default `$KVIDEO_CACHE` or `~/.cache/kvideo`.
-        variant: `"motion"`.
+        variant: `"motion"`: six drifts. `"frames"`: sequences of drifts, with a label for each
+            frame (`track`). `"order"`: two drifts 3 s apart; the label is which came first.
         seed: of everything random in the videos.
 
     Returns:
-        The videos. A record's `group` is its texture, which all six classes share; `flip_safe` is
-        False, because a mirrored video belongs to another class.
+        The videos. A record's `group` is its texture, which all classes share; `flip_safe` is
+        False, because a mirrored video belongs to another class, or to none.
 
     Raises:
         UsageError: there is no such split or variant.
         DataError: the files cannot be written.
     """
-    if split not in SPLITS:
-        raise UsageError(f"the demo data has no part {split!r}; it has {', '.join(SPLITS)}.")
+    splits = SPLITS if variant == "motion" else SPLITS[:2]
+    if split not in splits:
+        raise UsageError(f"the demo data has no part {split!r}; it has {', '.join(splits)}.")
     top = demo_folder(folder, variant=variant, seed=seed)
+    if variant != "motion":
+        found, classes = sequence_records(top, variant, split)
+        source = f"demo-{variant} ({split})"
+        return VideoSet(tuple(found), tuple(classes), source=source, flip_safe=False)
     names = tuple(sorted(DIRECTIONS))
     records = []
     if split == "untrimmed":
@@ -114,13 +132,14 @@ def demo_folder(
     if variant not in VARIANTS:
         raise UsageError(f"the demo data has no variant {variant!r}; it has {', '.join(VARIANTS)}.")
     cache = Path(folder or os.environ.get("KVIDEO_CACHE") or Path.home() / ".cache" / "kvideo")
-    top = Path(os.path.abspath(cache)) / "demo" / f"{variant}-v{SETTINGS.version}-seed{seed}"
+    settings = SETTINGS if variant == "motion" else demo_sequences.SEQUENCES
+    top = Path(os.path.abspath(cache)) / "demo" / f"{variant}-v{settings.version}-seed{seed}"
     if _is_complete(top):
         return top
     try:
         top.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(top.parent)
-        _write_and_rename(top, SETTINGS, seed)
+        _write_and_rename(top, variant, settings, seed)
     except OSError as error:
         reason = "the disk is full" if is_disk_full(error) else (error.strerror or str(error))
         raise DataError(
@@ -147,10 +166,10 @@ def _remove_abandoned(parent: Path, hours: float = 6.0) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _write_and_rename(top: Path, settings: DemoSettings, seed: int) -> None:
+def _write_and_rename(top: Path, variant: str, settings: Settings, seed: int) -> None:
     temporary = top.parent / f".tmp-{top.name}-{secrets.token_hex(4)}"
     try:
-        _write(temporary, settings, seed)
+        _write(temporary, variant, settings, seed)
         if top.exists() and not _is_complete(top):  # somebody removed a part of it
             damaged = top.parent / f".tmp-damaged-{secrets.token_hex(4)}"
             with suppress(OSError):  # another process may have been quicker
@@ -165,12 +184,13 @@ def _write_and_rename(top: Path, settings: DemoSettings, seed: int) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write(top: Path, settings: DemoSettings, seed: int) -> None:
+def _write(top: Path, variant: str, settings: Settings, seed: int) -> None:
     """Write all files below `top`, two or more at a time (encoding releases the GIL)."""
-    for split in ("train", "val"):
-        for name in DIRECTIONS:
-            (top / split / name).mkdir(parents=True)
-    (top / "untrimmed").mkdir()
+    jobs: list[Job]
+    if isinstance(settings, SequenceSettings):
+        jobs = sequence_jobs(top, variant, settings, seed, _encode)
+    else:
+        jobs = _motion_jobs(top, settings, seed)
     # Products of matrices this small are slower on several threads, much slower on a busy machine.
     from threadpoolctl import threadpool_limits  # scikit-learn requires it
 
@@ -178,24 +198,17 @@ def _write(top: Path, settings: DemoSettings, seed: int) -> None:
         threadpool_limits(limits=1),
         ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 2)) as pool,
     ):
-        jobs = [
-            pool.submit(_write_texture, top / split, settings, (seed, number, index), index)
-            for number, split in enumerate(("train", "val"))
-            for index in range(getattr(settings, split))
-        ]
-        long_jobs = [
-            pool.submit(_write_untrimmed, top / "untrimmed" / f"{index:03d}.mp4", settings,
-                        (seed, 2, index))
-            for index in range(sum(settings.untrimmed))
-        ]  # fmt: skip
+        running = [pool.submit(function, *arguments) for function, arguments in jobs]
         try:
-            for job in jobs:
-                job.result()
-            segments = [job.result() for job in long_jobs]
+            results = [job.result() for job in running]
         except BaseException:  # Ctrl-C, a full disk: do not finish the queue first
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    _write_segments(top / "untrimmed", segments, settings)
+    if isinstance(settings, DemoSettings):
+        segments = [result for result in results if result is not None]
+        _write_segments(top / "untrimmed", segments, settings)
+    elif variant == "frames":
+        write_segments(top, results)
     files = {
         str(path.relative_to(top).as_posix()): path.stat().st_size
         for path in sorted(top.rglob("*"))
@@ -203,6 +216,23 @@ def _write(top: Path, settings: DemoSettings, seed: int) -> None:
     }
     manifest = {"settings": dataclasses.asdict(settings), "seed": seed, "files": files}
     (top / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+
+def _motion_jobs(top: Path, settings: DemoSettings, seed: int) -> list[Job]:
+    """Makes the folders; gives functions and arguments that write the files."""
+    for split in ("train", "val"):
+        for name in DIRECTIONS:
+            (top / split / name).mkdir(parents=True)
+    (top / "untrimmed").mkdir()
+    trimmed: list[Job] = [
+        (_write_texture, (top / split, settings, (seed, number, index), index))
+        for number, split in enumerate(("train", "val"))
+        for index in range(getattr(settings, split))
+    ]
+    return trimmed + [
+        (_write_untrimmed, (top / "untrimmed" / f"{index:03d}.mp4", settings, (seed, 2, index)))
+        for index in range(sum(settings.untrimmed))
+    ]
 
 
 def _write_texture(folder: Path, settings: DemoSettings, key: tuple[int, ...], index: int) -> None:

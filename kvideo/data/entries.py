@@ -30,6 +30,9 @@ class Entry:
         by_id: the video is called after the identifier, anywhere below the root.
         others: further paths at which the file may lie.
         label_text: the label as written, before it was taken for several.
+        frames: a label for each frame, where the entry names a file of them.
+        over_time: the entry is from a list of segments of untrimmed videos.
+        duration: of the video in seconds, where the file tells.
     """
 
     where: str
@@ -42,6 +45,9 @@ class Entry:
     by_id: bool = False
     others: tuple[str, ...] = ()
     label_text: str = ""
+    frames: tuple[str, ...] = ()
+    over_time: bool = False
+    duration: float | None = None
 
 
 def split_name(name: str) -> str:

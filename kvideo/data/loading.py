@@ -24,16 +24,19 @@ from kvideo.data.sampling import (
     clip_span,
     clip_times,
     even_clip_times,
+    is_padding,
     random_clip_times,
     random_window,
     view_windows,
 )
+from kvideo.data.tracks import UNLABELLED, LabelTrack
 from kvideo.errors import DataError, DecodeError
 from kvideo.text import plural
 
 GREY = 127
 _MAX_REPLACEMENTS = 20
 _BLOCK = 16  # clips decoded at once for a timeline
+_COUNTING_SIZE = (16, 16)  # pixels, where frames are only counted
 _MAX_AHEAD_BYTES = 512 * 2**20
 
 Item = TypeVar("Item")
@@ -116,6 +119,9 @@ class ClipReader:
     spec: ClipSpec
     open_video: Callable[..., Any]
     opener: Callable[[str], Any] | None = None
+    _frame_counts: dict[str, int] = dataclasses.field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def training_clip(
         self, record: VideoRecord, augmentation: Augmentation, rng: np.random.Generator
@@ -125,13 +131,52 @@ class ClipReader:
         Raises:
             DecodeError: the video gives no frames there.
         """
+        return self.labelled_training_clip(record, augmentation, rng)[0]
+
+    def labelled_training_clip(
+        self, record: VideoRecord, augmentation: Augmentation, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """What `training_clip` gives, and the classes of its frames where the record has a track.
+
+        Returns:
+            (T, H, W, 3) uint8, and (T,) int32: the class at each of the clip's times, -1 where it
+            goes beyond the video's end or nothing is known; None without a track.
+
+        Raises:
+            DecodeError: the video gives no frames there, or its labels do not fit it.
+        """
         with self._open(record) as reader:
             span = self._span(record, reader.info.duration)
             times = random_clip_times(span, self.spec, rng)
+            labels = None
+            if (track := self.track(record, reader)) is not None:
+                labels = track.at(times)
+                labels[is_padding(times[0], span[1], self.spec)] = UNLABELLED
             picture = reader.info.height, reader.info.width
             window = random_window(picture, self.spec, augmentation, rng)
             frames = reader.read(times, size=window.size, crop=window.crop)
-        return self._placed(frames, window)
+        return self._placed(frames, window), labels
+
+    def track(self, record: VideoRecord, video: Any) -> LabelTrack | None:
+        """The record's labels over time, fitted to its open file; None if it has none.
+
+        Raises:
+            DecodeError: they do not fit.
+        """
+        if record.track is None:
+            return None
+
+        def count() -> int:
+            if record.path not in self._frame_counts:
+                frames = video.frames(size=_COUNTING_SIZE)
+                self._frame_counts[record.path] = sum(1 for _ in frames)
+            return self._frame_counts[record.path]
+
+        info = video.info
+        try:
+            return record.track.fitted(info.duration, info.frame_rate, info.num_frames, count)
+        except DataError as error:
+            raise DecodeError(record.path, "labels", str(error)) from error
 
     def views(self, record: VideoRecord, views: Views) -> np.ndarray:
         """All views of a video from one decode, (num_clips × crops, T, H, W, 3) uint8.
@@ -178,16 +223,36 @@ class ClipReader:
         room = max(0.0, last - first - self.spec.span)
         starts = first + np.arange(int(room / step + 1e-9) + 1) * step
         centres = starts + min(self.spec.span, last - first) / 2
-        return centres, self._blocks(record, starts, last)
+        return centres, self.clips_at(record, starts, last)
 
-    def _blocks(self, record: VideoRecord, starts: np.ndarray, end: float) -> Iterator[np.ndarray]:
+    def clips_at(
+        self, record: VideoRecord, starts: np.ndarray, end: float, block_size: int = _BLOCK
+    ) -> Iterator[np.ndarray]:
+        """Clips that begin at given seconds, in order, none of them going past `end`.
+
+        Yields:
+            (at most `block_size`, T, H, W, 3) uint8, centre crop.
+
+        Raises:
+            DecodeError: the video gives no frames.
+        """
         with self._open(record) as reader:
             picture = reader.info.height, reader.info.width
             window = view_windows(picture, self.spec, 1)[0]
-            for block in np.array_split(starts, range(_BLOCK, len(starts), _BLOCK)):
+            for block in np.array_split(starts, range(block_size, len(starts), block_size)):
                 times = clip_times(block, end, self.spec)
                 frames = reader.read(times.ravel(), size=window.size, crop=window.crop)
                 yield self._placed(frames.reshape(*times.shape, *frames.shape[1:]), window)
+
+    def span(self, record: VideoRecord) -> tuple[float, float, LabelTrack | None]:
+        """Beginning and end of a record in seconds, and its labels over time.
+
+        Raises:
+            DecodeError: the video gives no frames, or its labels do not fit it.
+        """
+        with self._open(record) as reader:
+            first, last = self._span(record, reader.info.duration)
+            return first, last, self.track(record, reader)
 
     def thumbnails(self, record: VideoRecord, count: int = 3, side: int = 192) -> np.ndarray:
         """Whole pictures from over the video, (count, h, w, 3) uint8, h and w at most `side`.
@@ -257,7 +322,8 @@ class TrainingClips:
     ) -> Iterator[tuple[np.ndarray, int | np.ndarray, np.ndarray]]:
         """Clips number `first` to `last` of an epoch: (clip, label, random seed (2,) int32).
 
-        The label is the class index, or for multi-label sets (num_classes,) float32 of 0 and 1.
+        The label is the class index, for multi-label sets (num_classes,) float32 of 0 and 1, and
+        for sets with labels over time (T,) int32, see `ClipReader.labelled_training_clip`.
         """
         order = epoch_order(len(self.videos.records), self.seed, epoch)
         places = range(first, len(order) if last is None else min(last, len(order)))
@@ -282,14 +348,15 @@ class TrainingClips:
             record = self.videos.records[index]
             rng = np.random.default_rng([self.seed, epoch, place, 0])
             try:
-                clip = self.reader.training_clip(record, self.augmentation, rng)
+                clip, labels = self.reader.labelled_training_clip(record, self.augmentation, rng)
             except DecodeError as error:
                 self.failures.add(error)
                 if self.strict:
                     raise
                 index = int(spare.integers(len(self.videos.records)))
                 continue
-            return clip, self._label(record), rng.integers(0, 2**31 - 1, 2, dtype=np.int32)
+            label = self._label(record) if labels is None else labels
+            return clip, label, rng.integers(0, 2**31 - 1, 2, dtype=np.int32)
         raise DataError(
             f"{_MAX_REPLACEMENTS} videos in a row could not be read, the last being "
             f"{self.failures.errors()[-1]} `kvideo check` lists what is wrong with the files."

@@ -46,6 +46,13 @@ def find_file(entry: Entry, locator: Locator) -> str | None:
     return None
 
 
+def find_whole_file(entry: Entry, locator: Locator) -> str | None:
+    """The file of an entry of labels over time, which are those of the whole video."""
+    if not entry.by_id:
+        return find_file(entry, locator)
+    return locator.find_stem(entry.path) or locator.find_stem(f"v_{entry.path}")
+
+
 def _cut_names(entry: Entry) -> tuple[str, ...]:
     """Names of the clip that the usual download tools of Kinetics cut out of the whole video."""
     if entry.start is None or entry.end is None:

@@ -11,12 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from kvideo.clip_spec import ClipSpec
-from kvideo.data.annotations import VideoSet, read_data
-from kvideo.data.loading import ClipReader, TrainingClips, default_workers
+from kvideo.data.annotations import VideoRecord, VideoSet, read_data
+from kvideo.data.loading import ClipReader, TrainingClips, default_workers, ordered_map
 from kvideo.data.remote import list_remote, open_remote
 from kvideo.data.sampling import Augmentation
 from kvideo.data.transforms import augment_clip
-from kvideo.errors import DataError, UsageError
+from kvideo.errors import DataError, DecodeError, UsageError
 from kvideo.registry import get_decoder
 
 
@@ -45,7 +45,8 @@ def batches(
 ) -> tf.data.Dataset:
     """One epoch of `clips` as a dataset of ((B, T, H, W, 3) uint8, labels).
 
-    Labels are (B,) int32, or (B, num_classes) float32 for multi-label sets.
+    Labels are (B,) int32; (B, num_classes) float32 for multi-label sets; (B, T) int32, -1 where
+    nothing is known, for sets with labels over time.
 
     Args:
         clips: where clips come from.
@@ -57,11 +58,7 @@ def batches(
     spec, num_records = clips.reader.spec, len(clips.videos.records)
     full, rest = divmod(num_records, batch_size)
     num_batches = full if drop_remainder or not rest else full + 1
-    label_spec = (
-        tf.TensorSpec((len(clips.videos.class_names),), tf.float32)
-        if clips.videos.multi_label
-        else tf.TensorSpec((), tf.int32)
-    )
+    label_spec = _label_spec(clips.videos, spec)
 
     def generate():
         number = epoch() if callable(epoch) else epoch
@@ -88,11 +85,20 @@ def batches(
     return dataset.prefetch(2).with_options(options)
 
 
+def _label_spec(videos: VideoSet, spec: ClipSpec) -> tf.TensorSpec:
+    if videos.per_frame:
+        return tf.TensorSpec((spec.num_frames,), tf.int32)
+    if videos.multi_label:
+        return tf.TensorSpec((len(videos.class_names),), tf.float32)
+    return tf.TensorSpec((), tf.int32)
+
+
 def clip_dataset(
     data: Any,
     spec: ClipSpec,
     *,
     batch_size: int = 8,
+    per_frame: bool = False,
     augmentation: Augmentation | None = None,
     seed: int = 0,
     workers: int | None = None,
@@ -109,6 +115,7 @@ def clip_dataset(
             are left out.
         spec: what a clip is.
         batch_size: clips in a batch.
+        per_frame: read labels over time, see `kvideo.data.read_data`.
         augmentation: random changes; by default the usual ones, without mirroring where the data
             set says that direction carries the label.
         seed: determines order, clips and changes.
@@ -117,7 +124,8 @@ def clip_dataset(
         decoder: the name of a `kvideo.decoders` entry point.
 
     Returns:
-        Dataset of ((B, T, H, W, 3) uint8 in 0..255, labels (B,) int32 or (B, C) float32).
+        Dataset of ((B, T, H, W, 3) uint8 in 0..255, labels (B,) int32 or (B, C) float32 or, with
+        labels over time, (B, T) int32, -1 where nothing is known).
 
     Raises:
         DataError: no labelled videos.
@@ -125,7 +133,7 @@ def clip_dataset(
     videos = (
         data
         if isinstance(data, VideoSet)
-        else read_data(data, listdir=list_remote, opener=open_remote)
+        else read_data(data, per_frame=per_frame, listdir=list_remote, opener=open_remote)
     )
     labelled = tuple(record for record in videos.records if record.labels)
     if not labelled:
@@ -151,3 +159,24 @@ def class_counts(videos: VideoSet) -> np.ndarray:
     for record in videos.records:
         counts[list(record.labels)] += 1
     return counts
+
+
+def class_shares(videos: VideoSet, reader: ClipReader, workers: int = 2) -> np.ndarray:
+    """How much of the labelled time is of each class, (num_classes,), for labels over time.
+
+    Every video counts alike, since each gives one clip an epoch: the sum over the videos of the
+    share of its labelled time. Each file is opened once; those that cannot be read do not count.
+    """
+    classes = len(videos.class_names)
+    each = ordered_map(
+        lambda record: _seconds(record, reader, classes), videos.records, workers, 2 * workers
+    )
+    return sum((s / max(s.sum(), 1e-9) for s in each), start=np.zeros(classes))
+
+
+def _seconds(record: VideoRecord, reader: ClipReader, num_classes: int) -> np.ndarray:
+    try:
+        first, last, track = reader.span(record)
+    except DecodeError:
+        return np.zeros(num_classes)
+    return np.zeros(num_classes) if track is None else track.seconds(num_classes, last - first)

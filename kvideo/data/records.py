@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from kvideo.data.tracks import LabelTrack
 from kvideo.errors import DataError
 
 
@@ -22,6 +23,8 @@ class VideoRecord:
         start: seconds from the video's beginning; None: from the beginning.
         end: seconds from the video's beginning; None: to the end.
         group: videos of one group are never split over training and validation.
+        track: classes over time, where the data set has a label for each frame; `labels` are then
+            the classes that occur. None: the labels are those of the whole record.
     """
 
     path: str
@@ -29,6 +32,7 @@ class VideoRecord:
     start: float | None = None
     end: float | None = None
     group: str | None = None
+    track: LabelTrack | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +59,11 @@ class VideoSet:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def per_frame(self) -> bool:
+        """Whether the videos have a label for each frame rather than one for the whole."""
+        return bool(self.records) and all(record.track is not None for record in self.records)
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -122,6 +122,30 @@ def clip_times(starts: np.ndarray, end: float, spec: ClipSpec) -> np.ndarray:
     return np.minimum(times, np.maximum(starts, end - _BEFORE_END)[..., None])
 
 
+def is_padding(start: float, end: float, spec: ClipSpec) -> np.ndarray:
+    """Which of the times of a clip, bool (T,), lie behind the span's end and repeat its last frame.
+
+    The first never does.
+    """
+    times = start + np.arange(spec.num_frames) / spec.frame_rate
+    return (times > max(start, end - _BEFORE_END)) & (np.arange(spec.num_frames) > 0)
+
+
+def covering_times(span: tuple[float, float], spec: ClipSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Clips that cover a whole span and overlap by half.
+
+    Returns:
+        Times (K,) in seconds at which the span is sampled, 1 / `frame_rate` apart; and the numbers
+        (N,) of the times at which clips begin. The last clip ends with the last time, unless the
+        span is shorter than a clip; then there is one clip, and it goes beyond the end.
+    """
+    count = max(1, math.ceil((span[1] - span[0] - _BEFORE_END) * spec.frame_rate))
+    times = span[0] + np.arange(count) / spec.frame_rate
+    last = max(0, count - spec.num_frames)
+    hop = max(1, spec.num_frames // 2)
+    return times, np.array([*range(0, last, hop), last])
+
+
 def _cover(picture: tuple[int, int], short_side: int) -> tuple[int, int]:
     """(height, width) of the picture with its short side resized, aspect kept."""
     scale = short_side / min(picture)

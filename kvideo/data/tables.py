@@ -133,10 +133,8 @@ def parse_json(text: str, source: str) -> Iterator[Entry]:
             f"{source}, line {error.lineno}: not valid JSON ({error.msg.lower()})."
         ) from error
     if isinstance(document, dict) and "database" in document:
-        raise DataError(
-            f"{source} is in ActivityNet's form: segments of untrimmed videos, not a label for "
-            "each video. List the segments as CSV, `path,label,start,end`."
-        )
+        yield from _parse_activitynet(document["database"], source)
+        return
     items: list[Any] = document if isinstance(document, list) else list(document.items())
     for number, item in enumerate(items, 1):
         where = f"{source}, entry {number}"
@@ -149,6 +147,41 @@ def parse_json(text: str, source: str) -> Iterator[Entry]:
         else:
             raise DataError(f"{where}: expected an object with path and label, found {item!r}.")
         yield _json_entry({str(k).lower(): v for k, v in values.items()}, where)
+
+
+def _parse_activitynet(database: Any, source: str) -> Iterator[Entry]:
+    """Segments of untrimmed videos; a video without any gives one entry without a label."""
+    videos = database.items() if isinstance(database, dict) else None
+    if not videos or not all(isinstance(video, dict) for _, video in videos):
+        raise DataError(
+            f"{source} is in ActivityNet's form, but its `database` is no object from identifier "
+            "to video, or an empty one."
+        )
+    # Where no video of a part has an annotation, they are withheld, as in ActivityNet's test part.
+    known = {video.get("subset") for _, video in videos if video.get("annotations")}
+    for name, video in videos:
+        subset, where = video.get("subset"), f"{source}, video {name}"
+        if subset not in known:
+            continue
+        duration = _seconds(video.get("duration"), "duration", where)
+        common: dict[str, Any] = {
+            "split": split_name(str(subset)) if subset else None,
+            "by_id": True,
+            "over_time": True,
+            "duration": duration,
+        }
+        annotations = video.get("annotations") or []
+        if not annotations:
+            yield Entry(where, str(name), **common)
+        for annotation in annotations:
+            segment = annotation.get("segment") if isinstance(annotation, dict) else None
+            if not isinstance(segment, list) or len(segment) != 2 or "label" not in annotation:
+                raise DataError(
+                    f"{where}: an annotation needs `segment` ([start, end]) and `label`, found "
+                    f"{short(json.dumps(annotation))}."
+                )
+            start, end = _segment(segment[0], segment[1], where)
+            yield Entry(where, str(name), (str(annotation["label"]),), start, end, **common)
 
 
 def is_json(text: str) -> bool:

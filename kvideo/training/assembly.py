@@ -15,7 +15,8 @@ from kvideo.building import build_model
 from kvideo.clip_spec import ClipSpec, recommended_clip, recommended_views
 from kvideo.data.annotations import VideoSet
 from kvideo.data.loading import Failures, TrainingClips, default_workers
-from kvideo.data.pipeline import class_counts, clip_reader
+from kvideo.data.over_time import check_match
+from kvideo.data.pipeline import class_counts, class_shares, clip_reader
 from kvideo.data.records import mirrored_classes
 from kvideo.errors import UsageError
 from kvideo.hardware import choose_precision, choose_strategy, suits_precision
@@ -23,6 +24,7 @@ from kvideo.layers.normalization import use_exact_statistics
 from kvideo.registry import MODELS, Entry, find
 from kvideo.saving import BuilderInfo, ModelInfo, load_model, model_info
 from kvideo.text import plural
+from kvideo.timelines import is_per_frame
 from kvideo.training.experiment import Experiment, experiment_clip
 from kvideo.training.loop import Loop, LoopOptions
 from kvideo.training.losses import balanced_class_weights
@@ -64,6 +66,7 @@ def assemble(
             precision = "float32"
             keras.utils.set_random_seed(experiment.seed)
             model, info = _model(experiment, videos, precision, lambda line: None)
+        check_match(f'"{model.name}"', is_per_frame(model), experiment.data, videos.per_frame)
         if experiment.freeze:
             say(f"{freeze_up_to(model, experiment.freeze)} layers are frozen.")
         optimizer = make_optimizer(experiment, model)
@@ -99,7 +102,11 @@ def assemble(
         f"{strategy.num_replicas_in_sync} device(s), "
         + ("mirrored at random." if mirror else _why_not_mirrored(experiment, videos))
     )
-    balanced = experiment.class_weights == "balanced"
+    weights = None
+    if experiment.class_weights == "balanced":
+        over_time = videos.per_frame
+        counts = class_shares(videos, reader, workers) if over_time else class_counts(videos)
+        weights = balanced_class_weights(counts)
     yield Loop(
         model,
         info,
@@ -109,7 +116,7 @@ def assemble(
         loop_options(experiment),
         folder,
         validate=validate,
-        class_weights=balanced_class_weights(class_counts(videos)) if balanced else None,
+        class_weights=weights,
         fingerprint=fingerprint(videos),
         say=say,
         quiet=quiet,

@@ -64,7 +64,7 @@ class LoopOptions:
 class LoopState:
     """Where the loop is: the JSON part of a checkpoint.
 
-    `sums` are loss, hits and examples of the epoch's steps so far.
+    `sums` are loss, hits and examples (or frames) of the epoch's steps so far.
     """
 
     epoch: int = 0
@@ -304,6 +304,7 @@ class Loop:
 
     def _training_figures(self) -> dict[str, float]:
         loss, hits, examples = self.state.sums
+        examples = max(examples, 1.0)  # no frame of an epoch's beginning may have a label
         return {"loss": loss / examples, "accuracy": hits / examples}
 
     def _should_stop(self) -> bool:

@@ -47,8 +47,36 @@ def classification_loss(
     return losses
 
 
+def frame_loss(
+    labels: tf.Tensor,
+    logits: tf.Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Cross-entropy of each frame, not yet averaged; 0 where the label is -1 (nothing is known).
+
+    Args:
+        labels: (B, T) int class indices, or -1.
+        logits: (B, T, C) float32.
+        label_smoothing: see `classification_loss`.
+        class_weights: (C,); a frame counts as its class does.
+
+    Returns:
+        (B, T) float32.
+    """
+    losses = classification_loss(
+        tf.maximum(labels, 0), logits, label_smoothing=label_smoothing, class_weights=class_weights
+    )
+    return tf.where(labels >= 0, losses, tf.zeros_like(losses))
+
+
 def num_hits(labels: tf.Tensor, logits: tf.Tensor, multi_label: bool) -> tf.Tensor:
-    """How many examples have their best class among the right ones (hit@1), float32 scalar."""
+    """How many examples have their best class among the right ones (hit@1), float32 scalar.
+
+    With labels over time, (B, T) and logits (B, T, C), it is the number of frames; a label of -1
+    is never hit.
+    """
     best = tf.argmax(logits, axis=-1, output_type=tf.int32)
     if multi_label:
         hits = tf.gather(labels, best, axis=1, batch_dims=1)

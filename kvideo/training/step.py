@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from kvideo.errors import UsageError
 from kvideo.hardware import use_xla
-from kvideo.training.losses import classification_loss, num_hits
+from kvideo.training.losses import classification_loss, frame_loss, num_hits
 from kvideo.training.remat import rematerialized
 
 
@@ -44,7 +44,8 @@ def compile_step(
 
     Returns:
         A function from clips (B, T, H, W, 3) and labels to (3,) float32: sum of the losses,
-        clips whose best class is right, clips.
+        clips whose best class is right, clips. Of a model with an output for each frame, labels
+        are (B, T), -1 where nothing is known, and what is counted are frames with a label.
 
     Raises:
         UsageError: the model has no layer `logits`, or `remat` does not suit it.
@@ -54,18 +55,25 @@ def compile_step(
     network = keras.Model(model.inputs, _logits(model))
     forward = rematerialized(network) if remat else functools.partial(network, training=True)
     variables = model.trainable_variables
+    per_frame = len(network.output_shape) == 3
+
+    def losses_of(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        options: Any = {"label_smoothing": label_smoothing, "class_weights": weights}
+        if per_frame:
+            return frame_loss(labels, logits, **options)
+        return classification_loss(labels, logits, multi_label=multi_label, **options)
 
     def replica_step(clips: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        if per_frame:
+            count = tf.reduce_sum(tf.cast(labels >= 0, tf.float32))
+            total = tf.maximum(_over_replicas(count, num_replicas), 1.0)
+        else:
+            count = tf.cast(tf.shape(clips)[0], tf.float32)
+            total = tf.constant(batch_size, tf.float32)
         with tf.GradientTape() as tape:
             logits = forward(clips)
-            losses = classification_loss(
-                labels,
-                logits,
-                multi_label=multi_label,
-                label_smoothing=label_smoothing,
-                class_weights=weights,
-            )
-            loss = tf.reduce_sum(losses) / batch_size
+            losses = losses_of(labels, logits)
+            loss = tf.reduce_sum(losses) / total
             if network.losses:
                 loss += tf.add_n(network.losses) / num_replicas
         gradients = tape.gradient(loss, [variable.value for variable in variables])
@@ -73,7 +81,7 @@ def compile_step(
             gradients = _clip(gradients, clip_norm, num_replicas)
         optimizer.apply(gradients, variables)
         hits = num_hits(labels, logits, multi_label)
-        return tf.stack([tf.reduce_sum(losses), hits, tf.cast(tf.shape(logits)[0], tf.float32)])
+        return tf.stack([tf.reduce_sum(losses), hits, count])
 
     # XLA cannot compile the collectives of several replicas into one program.
     @tf.function(jit_compile=use_xla() and num_replicas == 1)
@@ -92,6 +100,12 @@ def _logits(model: keras.Model) -> Any:
             f'the model "{model.name}" has no layer named "logits"; every classifier must name '
             "its layers feature_map, features and logits."
         ) from error
+
+
+def _over_replicas(value: tf.Tensor, num_replicas: int) -> tf.Tensor:
+    if num_replicas == 1:
+        return value
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
 def _clip(gradients: list[tf.Tensor], limit: float, num_replicas: int) -> list[tf.Tensor]:

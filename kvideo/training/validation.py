@@ -10,10 +10,14 @@ import numpy as np
 from kvideo.clip_spec import Views
 from kvideo.data.annotations import VideoRecord, VideoSet
 from kvideo.data.loading import ClipReader, Failures, iterate_views
+from kvideo.data.windows import Block, iterate_blocks
 from kvideo.errors import DataError, DecodeError
 from kvideo.inference import Predictor
 from kvideo.metrics import mean_average_precision, top_k_accuracy
 from kvideo.scores import average_views
+from kvideo.segmentation import segmentation_metrics
+from kvideo.segmentation_results import exclude_background, frame_losses, label_pairs
+from kvideo.timelines import is_per_frame, score_frames
 
 if TYPE_CHECKING:
     import keras
@@ -29,7 +33,7 @@ class Validation:
         model: the model, whose weights change in between.
         videos: validation videos.
         reader: reads their clips.
-        num_clips: clips of each video.
+        num_clips: clips of each video, where it has one label.
         batch_size: clips that are run at once.
         workers: decoding threads.
         failures: receives the videos that cannot be read.
@@ -46,20 +50,28 @@ class Validation:
         failures: Failures | None = None,
     ) -> None:
         self.predictor = Predictor(model, batch_size, fold=False)
+        self.per_frame = is_per_frame(model)
         self.videos, self.reader, self.workers = videos, reader, workers
         self.views = Views(num_clips, 1)
         # An empty collection counts as false, so `or` would not do.
         self.failures = Failures() if failures is None else failures
         total = len(videos.records) * num_clips * int(np.prod(reader.spec.shape))
         self._kept: list[tuple[VideoRecord, np.ndarray]] | None = None
+        self._kept_blocks: list[Block] | None = None
         self._keep = total <= _KEEP_BYTES
 
     def __call__(self) -> dict[str, float]:
         """`val_loss`, and `val_accuracy` or, for multi-label sets, `val_mAP`.
 
+        With a label for each frame the whole of every video is looked at, as `kvideo evaluate`
+        does: `val_loss` and `val_accuracy` are those of its frames, and `val_edit` and `val_f1@25`
+        those of its segments.
+
         Raises:
             DataError: none of the videos can be read.
         """
+        if self.per_frame:
+            return self._frame_figures()
         records: list[VideoRecord] = []
 
         def groups() -> Iterator[np.ndarray]:
@@ -71,6 +83,42 @@ class Validation:
         if not records:
             raise DataError(f"no validation video can be read. {self.failures.summary()}")
         return self._figures(records, scores)
+
+    def _frame_figures(self) -> dict[str, float]:
+        scored = score_frames(self.predictor, self.videos.records, self._blocks())
+        results = [result for result in scored if result.probabilities is not None]
+        if not results:
+            raise DataError(f"no validation video can be read. {self.failures.summary()}")
+        losses = [frame_losses(result) for result in results]
+        figures = segmentation_metrics(
+            label_pairs(results),
+            exclude=exclude_background(self.videos.class_names),
+            overlaps=(0.25,),
+        )
+        return {
+            "val_loss": float(np.concatenate(losses).mean()),
+            "val_accuracy": figures["frame_accuracy"],
+            "val_edit": figures["edit"],
+            "val_f1@25": figures["f1@25"],
+        }
+
+    def _blocks(self) -> Iterator[Block]:
+        if self._kept_blocks is not None:
+            yield from self._kept_blocks
+            return
+        kept: list[Block] = []
+        size = 0
+        for block in iterate_blocks(self.videos.records, self.reader, self.workers):
+            if block.error is not None:
+                self.failures.add(block.error)
+            size += 0 if block.clips is None else block.clips.nbytes
+            if size <= _KEEP_BYTES:
+                kept.append(block)
+            else:
+                kept.clear()
+            yield block
+        if size <= _KEEP_BYTES:
+            self._kept_blocks = kept
 
     def _clips(self) -> Iterator[tuple[VideoRecord, np.ndarray]]:
         if self._kept is not None:

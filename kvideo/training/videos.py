@@ -9,9 +9,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvideo.data.annotations import find_splits, read_data, split_validation
+from kvideo.data.over_time import check_match
 from kvideo.data.records import VideoSet, mirrored_classes
 from kvideo.data.remote import list_remote, open_remote
 from kvideo.errors import DataError
+from kvideo.saving import read_info
 
 if TYPE_CHECKING:
     from kvideo.training.experiment import Experiment
@@ -22,11 +24,17 @@ def read_videos(
 ) -> tuple[VideoSet, VideoSet | None]:
     """Training and validation videos; says where they come from."""
     read = functools.partial(
-        read_data, root=experiment.root, listdir=list_remote, opener=open_remote
+        read_data,
+        root=experiment.root,
+        per_frame=_per_frame(experiment),
+        listdir=list_remote,
+        opener=open_remote,
     )
     parts = find_splits(experiment.data, listdir=list_remote, opener=open_remote)
     split = experiment.split or ("train" if "train" in parts else None)
     videos = read(experiment.data, split=split)
+    name = f'"{experiment.model or experiment.weights}"'
+    check_match(name, _per_frame(experiment), experiment.data, videos.per_frame)
     notes = [*videos.notes]
     # "train" goes with "val", and where a data set has several splits, "train2" with "val2".
     other = split.replace("train", "val") if split and split.startswith("train") else ""
@@ -60,6 +68,13 @@ def read_videos(
     return videos, None
 
 
+def _per_frame(experiment: Experiment) -> bool:
+    """Whether the model that is asked for has an output for each frame."""
+    if experiment.model is not None or not experiment.weights:
+        return experiment.model_options.get("output") == "frames"
+    return read_info(experiment.weights).per_frame
+
+
 def _check_trainable(videos: VideoSet) -> None:
     unlabelled = [record.path for record in videos.records if not record.labels]
     if unlabelled:
@@ -88,4 +103,6 @@ def fingerprint(videos: VideoSet) -> str:
     for record in videos.records:
         name = os.path.basename(record.path)
         digest.update(repr((name, record.labels, record.start, record.end)).encode())
+        if record.track is not None:
+            digest.update(repr(record.track).encode())
     return digest.hexdigest()
