@@ -60,6 +60,12 @@ from kvideo.cli.options import KEY_VALUE, SIZE, json_option, print_json
 @click.option("--jitter", type=float, help="Strength of colour changes.  [default: 0.2]")
 @click.option("--precision", help="auto, float32 or bfloat16.  [default: auto]")
 @click.option("--remat", is_flag=True, default=None, help="Half the memory, a third more time.")
+@click.option(
+    "--bptt",
+    type=click.IntRange(1),
+    metavar="FRAMES",
+    help="Cut back-propagation through time after so many frames (models with output=frames).",
+)
 @click.option("--strategy", help="auto, one or mirrored.  [default: auto]")
 @click.option("--seed", type=int, help="[default: 0]")
 @click.option("--deterministic", is_flag=True, default=None, help="Repeat a run to the bit.")

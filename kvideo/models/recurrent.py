@@ -59,7 +59,7 @@ def cnn_rnn(
     num_classes: int,
     *,
     output: str = "video",
-    rnn: str = "lstm",
+    rnn: str = "gru",
     states: str | None = None,
     units: int | Sequence[int] | None = None,
     bidirectional: bool = False,
@@ -81,23 +81,22 @@ def cnn_rnn(
         num_classes: classes.
         output: `"video"`: one label for the clip. `"frames"`: one for each frame.
         rnn: `"lstm"`, `"gru"` or `"rnn"` (a simple one).
-        states: `"vector"`: the recurrent layers see the mean of each frame's map, which says what is
-            there (LRCN). `"map"`: they are convolutional (3×3) and see the map itself, so they can
-            tell where something moves. None: "map" for the lecture's stack, whose few channels
+        states: `"vector"`: the recurrent layers see the mean of each frame's map, which says what
+            is there (LRCN). `"map"`: they are convolutional (3×3) and see the map itself, so they
+            can tell where something moves. None: "map" for the lecture's stack, whose few channels
             mean little by themselves, "vector" for deep backbones.
         units: of the recurrent layer, or of several; None: 128, or 32 for maps.
         bidirectional: whether each layer also runs from the clip's end. Then the network cannot
             follow a live stream frame by frame.
         pooling: for `"video"`: `"last"`: the state at the clip's end; `"mean"`: the mean over all.
             None: "last" for vectors, "mean" for maps.
-        grid: for vectors: each frame's map is averaged over grid×grid cells, which are laid side by side; 1
-            tells the recurrent layer what is there, more tell it where.
+        grid: for vectors: each frame's map is averaged over grid×grid cells, which are laid side by
+            side; 1 tells the recurrent layer what is there, more tell it where.
         input_shape: (T, H, W, 3).
         classifier_activation: `"softmax"`, `"sigmoid"` for several labels a video, or None.
         weights: None (random), `"imagenet"` (the backbone's), or a file of a like model.
         backbone: `"lecture"`, `"efficientnet_lite0"`, or a model of `keras.applications` by name.
-        frozen_backbone: whether the backbone's weights stay as they are. `kvideo fit` then computes
-            its features once for each frame and keeps them on disk.
+        frozen_backbone: whether the backbone's weights stay as they are in training.
         widths: of the lecture's stack; see `kvideo.models.stacks.lecture_stages`.
         dropout: before each recurrent layer and the last one.
         recurrent_dropout: share of the state set to 0 in training, the same at all steps.
@@ -119,6 +118,8 @@ def cnn_rnn(
     _check_choice("states", states, STATES)
     pooling = pooling or ("mean" if states == "map" else "last")
     _check_choice("pooling", pooling, POOLINGS)
+    if units is None:
+        units = 32 if states == "map" else 128
     if states == "map" and grid != 1:
         raise UsageError('grid is for states="vector" only.')
     weights_name, weights_file = check_weights(weights, (IMAGENET,))
@@ -132,14 +133,14 @@ def cnn_rnn(
             layer.trainable = False
     if states == "map":
         x = _rnn_stack(
-            x, CONV_RNNS, rnn, units or 32, bidirectional, dropout, recurrent_dropout,
+            x, CONV_RNNS, rnn, units, bidirectional, dropout, recurrent_dropout,
             kernel_size=3, padding="same",
         )  # fmt: skip
         x = keras.layers.Identity(name="feature_map")(x)  # (B, T, H', W', units)
         x = SpatialPooling(name="frame_features")(x)
     else:
         x = SpatialPooling(check_count("grid", grid), name="frame_features")(x)  # (B, T, grid²·C)
-        x = _rnn_stack(x, RNNS, rnn, units or 128, bidirectional, dropout, recurrent_dropout)
+        x = _rnn_stack(x, RNNS, rnn, units, bidirectional, dropout, recurrent_dropout)
     x = _over_frames(x, output, pooling)
     outputs = classifier_head(x, num_classes, classifier_activation, dropout)
     return finish(inputs, outputs, name, weights_file)

@@ -66,6 +66,8 @@ class Experiment:
         precision: `"auto"` (bfloat16 where the hardware has it), `"float32"` or `"bfloat16"`.
         remat: less memory for a third more time: activations are computed again for the backward
             pass instead of kept (gradient checkpointing).
+        bptt: frames after which back-propagation through time is cut off, so that long clips need
+            little memory; for causal models with an output for each frame. None: never.
         strategy: `"auto"`, `"one"` or `"mirrored"`.
         seed: determines weights, order, clips and changes.
         deterministic: the same run to the bit, at some cost in speed.
@@ -110,6 +112,7 @@ class Experiment:
     jitter: float = 0.2
     precision: str = "auto"
     remat: bool = False
+    bptt: int | None = None
     strategy: str = "auto"
     seed: int = 0
     deterministic: bool = False
@@ -152,6 +155,9 @@ class Experiment:
             _check(name, value is None or value >= 0, value, "at least 0")
         _check("seed", 0 <= self.seed < 2**32, self.seed, "0 to 4294967295")
         _check("jitter", 0 <= self.jitter < 1, self.jitter, "0 to below 1")
+        if self.bptt is not None:
+            _check("bptt", self.bptt >= 1, self.bptt, "at least 1")
+            _check("bptt", not self.remat, self.bptt, "left out with remat")
         if self.early_stopping is not None:
             _check("early_stopping", self.early_stopping >= 1, self.early_stopping, "at least 1")
         self.augmentation(flip=False)  # checks its own ranges

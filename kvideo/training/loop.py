@@ -46,6 +46,7 @@ class LoopOptions:
         clip_norm: largest norm of the whole gradient; None for no limit.
         early_stopping: epochs without a better validation result after which to stop; None: never.
         remat: see `compile_step`.
+        bptt: see `compile_step`.
         checkpoint_minutes: how often to write a checkpoint inside an epoch.
     """
 
@@ -57,6 +58,7 @@ class LoopOptions:
     clip_norm: float | None = None
     early_stopping: int | None = None
     remat: bool = False
+    bptt: int | None = None
     checkpoint_minutes: float = 10.0
 
 
@@ -146,6 +148,7 @@ class Loop:
             clip_norm=options.clip_norm,
             class_weights=class_weights,
             remat=options.remat,
+            bptt=options.bptt,
         )
 
     # -- the run -------------------------------------------------------------------------------

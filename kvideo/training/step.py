@@ -14,6 +14,7 @@ from kvideo.errors import UsageError
 from kvideo.hardware import use_xla
 from kvideo.training.losses import classification_loss, frame_loss, num_hits
 from kvideo.training.remat import rematerialized
+from kvideo.training.truncated import TruncatedBackpropagation
 
 
 def compile_step(
@@ -27,6 +28,7 @@ def compile_step(
     clip_norm: float | None = None,
     class_weights: np.ndarray | None = None,
     remat: bool = False,
+    bptt: int | None = None,
 ) -> Callable[[Any, Any], tf.Tensor]:
     """A function that takes one step of training on a batch.
 
@@ -41,6 +43,8 @@ def compile_step(
         class_weights: (num_classes,) or None.
         remat: whether most activations are computed twice instead of kept; see
             `kvideo.training.remat`.
+        bptt: frames after which back-propagation through time is cut off; None: never. See
+            `kvideo.training.truncated`.
 
     Returns:
         A function from clips (B, T, H, W, 3) and labels to (3,) float32: sum of the losses,
@@ -48,7 +52,7 @@ def compile_step(
         are (B, T), -1 where nothing is known, and what is counted are frames with a label.
 
     Raises:
-        UsageError: the model has no layer `logits`, or `remat` does not suit it.
+        UsageError: the model has no layer `logits`, or `remat` or `bptt` does not suit it.
     """
     num_replicas = strategy.num_replicas_in_sync
     weights = None if class_weights is None else tf.constant(class_weights)
@@ -56,6 +60,7 @@ def compile_step(
     forward = rematerialized(network) if remat else functools.partial(network, training=True)
     variables = model.trainable_variables
     per_frame = len(network.output_shape) == 3
+    in_parts = None if bptt is None else TruncatedBackpropagation(network, bptt)
 
     def losses_of(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         options: Any = {"label_smoothing": label_smoothing, "class_weights": weights}
@@ -70,18 +75,28 @@ def compile_step(
         else:
             count = tf.cast(tf.shape(clips)[0], tf.float32)
             total = tf.constant(batch_size, tf.float32)
-        with tf.GradientTape() as tape:
-            logits = forward(clips)
-            losses = losses_of(labels, logits)
-            loss = tf.reduce_sum(losses) / total
-            if network.losses:
-                loss += tf.add_n(network.losses) / num_replicas
-        gradients = tape.gradient(loss, [variable.value for variable in variables])
+
+        def backward(run: Callable[[], Any], labels: Any) -> tuple[list[Any], Any]:
+            """Gradients; and the sum of the losses and the number of hits, (2,)."""
+            with tf.GradientTape() as tape:
+                logits = run()
+                losses = losses_of(labels, logits)
+                loss = tf.reduce_sum(losses) / total
+                if network.losses:
+                    share = 1 if in_parts is None else labels.shape[1] / clips.shape[1]
+                    loss += tf.add_n(network.losses) * share / num_replicas
+            found = tape.gradient(loss, [variable.value for variable in variables])
+            return found, tf.stack([tf.reduce_sum(losses), num_hits(labels, logits, multi_label)])
+
+        if in_parts is None:
+            gradients, figures = backward(lambda: forward(clips), labels)
+        else:
+            values = [variable.value for variable in variables]
+            gradients, figures = in_parts(clips, labels, backward, values)
         if clip_norm:
             gradients = _clip(gradients, clip_norm, num_replicas)
         optimizer.apply(gradients, variables)
-        hits = num_hits(labels, logits, multi_label)
-        return tf.stack([tf.reduce_sum(losses), hits, count])
+        return tf.concat([figures, [count]], axis=0)
 
     # XLA cannot compile the collectives of several replicas into one program.
     @tf.function(jit_compile=use_xla() and num_replicas == 1)
