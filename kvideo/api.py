@@ -93,7 +93,8 @@ def evaluate(
             else the validation part.
         root: folder that the annotation file's paths are relative to.
         split: which part of the data.
-        num_clips: clips of each video; by default what the model recommends.
+        num_clips: clips of each video; by default what the model recommends. Not for a model with
+            a label for each frame, which looks at the whole of every video.
         num_crops: 1 or 3 crops of each clip; by default what the model recommends.
         clip_spec: another frame rate or framing than the model's; the shape must be the same.
         precision: `"float32"`, `"bfloat16"` or `"auto"`.
@@ -105,20 +106,26 @@ def evaluate(
         verbose: progress on standard error.
 
     Returns:
-        Figures, per-class table, confusion matrix, and every video's probabilities.
+        Figures, per-class table, confusion matrix, and every video's probabilities; of a model
+        with a label for each frame a `SegmentationResult`.
 
     Raises:
         ModelFileError: the model cannot be loaded.
         DataError: the data cannot be used, or no video gave a result.
+        UsageError: numbers of views for a model with a label for each frame.
     """
     from kvideo.data.annotations import VideoSet
     from kvideo.evaluation import evaluate_model, write_report
     from kvideo.saving import model_info
     from kvideo.scores import describe_run
+    from kvideo.timelines import is_per_frame
 
     network = _load(model, precision)
     info = model_info(network)
-    videos = data if isinstance(data, VideoSet) else _test_part(data, root, split, info)
+    per_frame = is_per_frame(network)
+    if per_frame:
+        _refuse_views(num_clips, num_crops)
+    videos = data if isinstance(data, VideoSet) else _test_part(data, root, split, info, per_frame)
     if quarantine is not None:
         from kvideo.data.check import read_quarantine
 
@@ -174,7 +181,8 @@ def predict(
         num_clips: clips of each video; by default what the model recommends.
         num_crops: 1 or 3 crops of each clip; by default what the model recommends.
         timeline: probabilities over time as well; a number is the step in seconds, True means
-            half a clip. The video's probabilities are then the mean over the timeline's clips.
+            half a clip. The video's probabilities are then the mean over the timeline's clips. A
+            model with a label for each frame always gives them, at the steps of its clips.
         precision: `"float32"`, `"bfloat16"` or `"auto"`.
         batch_size: most clips that are run at once.
         workers: decoding threads; by default as many as processors.
@@ -191,12 +199,20 @@ def predict(
     """
     from kvideo.prediction import predict_files
     from kvideo.saving import model_info
+    from kvideo.timelines import is_per_frame
 
     network = _load(model, precision)
     info = model_info(network)
     paths = [files] if isinstance(files, str | os.PathLike) else list(files)
     step = None
-    if timeline is not False:
+    if is_per_frame(network):
+        _refuse_views(num_clips, num_crops)
+        if timeline is not True and timeline is not False:
+            raise UsageError(
+                "a model with a label for each frame gives one every "
+                f"{1 / info.clip_spec.frame_rate:g} s; leave out the step."
+            )
+    elif timeline is not False:
         if num_clips is not None or num_crops is not None:
             raise UsageError("a timeline has clips of its own; leave out the numbers of views.")
         step = info.clip_spec.span / 2 if timeline is True else float(timeline)
@@ -340,7 +356,15 @@ def _load(model: Any, precision: str) -> keras.Model:
     return load_model(path, precision=choose_precision(precision))
 
 
-def _test_part(data: Any, root: Any, split: str | None, info: Any) -> VideoSet:
+def _refuse_views(num_clips: int | None, num_crops: int | None) -> None:
+    if num_clips is not None or num_crops is not None:
+        raise UsageError(
+            "a model with a label for each frame looks at the whole of every video; leave out the "
+            "numbers of views."
+        )
+
+
+def _test_part(data: Any, root: Any, split: str | None, info: Any, per_frame: bool) -> VideoSet:
     from kvideo.data.annotations import find_splits, read_data
     from kvideo.data.remote import list_remote, open_remote
 
@@ -353,6 +377,7 @@ def _test_part(data: Any, root: Any, split: str | None, info: Any) -> VideoSet:
         split=split,
         class_names=info.class_names,
         multi_label=info.multi_label,
+        per_frame=per_frame,
         listdir=list_remote,
         opener=open_remote,
     )

@@ -12,17 +12,21 @@ import numpy as np
 from kvideo.clip_spec import Views
 from kvideo.data.annotations import VideoRecord, VideoSet
 from kvideo.data.loading import ClipReader, iterate_views
+from kvideo.data.over_time import check_match
+from kvideo.data.windows import iterate_blocks
 from kvideo.errors import DecodeError
 from kvideo.files import make_folder, write_bytes_atomic
 from kvideo.inference import Predictor
 from kvideo.results import EvaluationResult, VideoResult
-from kvideo.saving import model_info
+from kvideo.saving import ModelInfo, model_info
 from kvideo.scores import check_labels, summarize
+from kvideo.segmentation_results import FrameResult, SegmentationResult, summarize_frames
+from kvideo.timelines import is_per_frame, score_frames
 
 if TYPE_CHECKING:
     import keras
 
-Progress = Callable[[VideoResult], None]
+Progress = Callable[[VideoResult | FrameResult], None]
 
 
 def score_videos(
@@ -81,19 +85,26 @@ def evaluate_model(
         model: a classifier that carries its `ModelInfo`.
         videos: labelled videos; class indices as in the model.
         reader: reads clips as the model takes them.
-        views: how many views a video has; by default what the model recommends.
+        views: how many views a video has; by default what the model recommends. A model with a
+            label for each frame looks at the whole of every video instead.
         batch_size: most clips that are run at once.
         workers: decoding threads.
         details: how the figures were made, for the record.
         on_video: is called with each video's result.
 
     Returns:
-        Figures, per-class table, confusion matrix, and every video's probabilities.
+        Figures, per-class table, confusion matrix, and every video's probabilities; of a model
+        with a label for each frame a `SegmentationResult`.
 
     Raises:
-        DataError: no video could be scored, or labels are missing.
+        DataError: no video could be scored, or labels are missing; or of model and data one has a
+            label for each frame and the other has not.
     """
     info = model_info(model)
+    check_match(f'"{model.name}"', is_per_frame(model), videos.source, videos.per_frame)
+    if is_per_frame(model):
+        predictor = Predictor(model, batch_size)
+        return _evaluate_frames(predictor, videos, reader, workers, info, details, on_video)
     views = views or info.views
     for record in videos.records:
         check_labels(record.path, record.labels, len(info.class_names), info.multi_label)
@@ -110,6 +121,25 @@ def evaluate_model(
         views=views,
         details=details,
     )
+
+
+def _evaluate_frames(
+    predictor: Predictor,
+    videos: VideoSet,
+    reader: ClipReader,
+    workers: int,
+    info: ModelInfo,
+    details: Mapping[str, Any] | None,
+    on_video: Progress | None,
+) -> SegmentationResult:
+    """Of a model with a label for each frame, which looks at the whole of every video."""
+    results = []
+    blocks = iterate_blocks(videos.records, reader, workers)
+    for result in score_frames(predictor, videos.records, blocks):
+        results.append(result)
+        if on_video is not None:
+            on_video(result)
+    return summarize_frames(results, info.class_names, details=details)
 
 
 def write_report(

@@ -56,7 +56,7 @@ def confusion_png(confusion: np.ndarray, class_names: Sequence[str]) -> bytes:
     shares = np.full(np.shape(confusion), np.nan)
     np.divide(confusion, support[:, None], out=shares, where=support[:, None] > 0)
 
-    names = [_drawable(name, index) for index, name in enumerate(class_names)]
+    names = [drawable(name, index) for index, name in enumerate(class_names)]
     font = 9.0 if count <= COUNTS_UP_TO else 7.5 if count <= 60 else 6.0
     cell = 0.5 if count <= 12 else 0.36 if count <= COUNTS_UP_TO else 0.019 * font
     margin = 0.35 + 0.0081 * font * max(len(name) for name in names)  # inches for the names
@@ -99,7 +99,7 @@ def confusion_png(confusion: np.ndarray, class_names: Sequence[str]) -> bytes:
     figure.colorbar(image, cax=bar, format=lambda share, _: f"{100 * share:.0f} %")
     bar.tick_params(labelsize=min(font, 8), length=2)
     bar.set_title("of the row", fontsize=min(font, 8), loc="left", pad=9)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _label(axes: Axes, names: Sequence[str], font: float, points_per_cell: float) -> None:
@@ -130,7 +130,8 @@ def _print_counts(axes: Axes, confusion: np.ndarray, shares: np.ndarray, font: f
         )
 
 
-def _png(figure: Figure) -> bytes:
+def png_bytes(figure: Figure) -> bytes:
+    """A figure as a PNG file."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # Letters without a glyph are replaced beforehand; control pictures may still be missing.
@@ -139,12 +140,12 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _drawable(name: str, index: int) -> str:
-    """The name, cut; a name in a script that the font lacks becomes its class number."""
+def drawable(name: str, index: int | None = None, *, limit: int = _LONGEST_NAME) -> str:
+    """The name, cut; a name in a script that the font lacks becomes its class number, or empty."""
     name = printable(name)
     if any(ord(letter) not in _letters() for letter in name):
-        return f"class {index}"
-    return cut(name, _LONGEST_NAME)
+        return "" if index is None else f"class {index}"
+    return cut(name, limit)
 
 
 @lru_cache(maxsize=1)

@@ -11,10 +11,13 @@ import numpy as np
 from kvideo.clip_spec import Views
 from kvideo.data.annotations import VideoRecord, VideoSet
 from kvideo.data.loading import ClipReader
+from kvideo.data.windows import iterate_blocks
 from kvideo.errors import DecodeError
 from kvideo.evaluation import score_videos
 from kvideo.inference import Predictor
 from kvideo.saving import ModelInfo, model_info
+from kvideo.segmentation_results import FrameResult, TimeSegment, plain_segments, segments_of
+from kvideo.timelines import is_per_frame, score_frames
 
 if TYPE_CHECKING:
     import keras
@@ -25,12 +28,19 @@ class Timeline:
     """Probabilities over time.
 
     Attributes:
-        times: (N,) centres of the clips, seconds from the video's beginning.
+        times: (N,) centres of the clips, seconds from the video's beginning; of a model with a
+            label for each frame, the times at which the video is sampled.
         probabilities: (N, num_classes).
+        edges: (N + 1,) seconds: what is said at time n holds from edge n to edge n + 1.
     """
 
     times: np.ndarray
     probabilities: np.ndarray
+    edges: np.ndarray
+
+    def segments(self) -> list[TimeSegment]:
+        """Parts with the same most probable class, one after the other."""
+        return segments_of(self.probabilities.argmax(axis=1), self.edges, self.probabilities)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,7 +51,7 @@ class Prediction:
         path: the file.
         class_names: in the order of the probabilities.
         probabilities: (num_classes,), averaged over the views; None if the file failed.
-        timeline: if it was asked for.
+        timeline: if it was asked for; always, of a model with a label for each frame.
         error: a sentence, if the file failed.
     """
 
@@ -89,6 +99,7 @@ class Prediction:
                 for time, row in zip(self.timeline.times, self.timeline.probabilities, strict=True)
             ]
             document["class_names"] = list(self.class_names)
+            document["segments"] = plain_segments(self.timeline.segments(), self.class_names)
         return document
 
 
@@ -110,13 +121,20 @@ def predict_files(
         reader: reads clips as the model takes them.
         views: how many views a video has; by default what the model recommends.
         timeline_step: seconds between clips of a timeline; None for no timeline. With one, the
-            probabilities are the mean over the timeline's clips.
+            probabilities are the mean over the timeline's clips. A model with a label for each
+            frame always looks at the whole video, with the steps of its clips, and the
+            probabilities are the mean over time.
         batch_size: most clips that are run at once.
         workers: decoding threads.
     """
     info = model_info(model)
     predictor = Predictor(model, batch_size)
     records = tuple(VideoRecord(str(path)) for path in paths)
+    if is_per_frame(model):
+        blocks = iterate_blocks(records, reader, workers)
+        for scored in score_frames(predictor, records, blocks):
+            yield _over_time(scored, info.class_names)
+        return
     if timeline_step is not None:
         for record in records:
             yield _with_timeline(predictor, record, reader, info, timeline_step)
@@ -126,14 +144,28 @@ def predict_files(
         yield Prediction(result.path, info.class_names, result.probabilities, error=result.error)
 
 
+def _over_time(result: FrameResult, class_names: tuple[str, ...]) -> Prediction:
+    rows = result.probabilities
+    if rows is None or result.times is None:
+        return Prediction(result.path, class_names, None, error=result.error)
+    timeline = Timeline(result.times, rows, result.edges)
+    return Prediction(result.path, class_names, rows.mean(axis=0), timeline)
+
+
 def _with_timeline(
     predictor: Predictor, record: VideoRecord, reader: ClipReader, info: ModelInfo, step: float
 ) -> Prediction:
     try:
         times, blocks = reader.timeline(record, step)
         rows = np.concatenate([predictor(block) for block in blocks])
+        first, last, _ = reader.span(record)
     except DecodeError as error:
         return Prediction(record.path, info.class_names, None, error=error.detail)
+    # A clip speaks for the time that is nearer to its middle than to that of any other.
+    edges = np.concatenate([[first], (times[1:] + times[:-1]) / 2, [last]])
     return Prediction(
-        record.path, info.class_names, rows.mean(axis=0, dtype=np.float64), Timeline(times, rows)
+        record.path,
+        info.class_names,
+        rows.mean(axis=0, dtype=np.float64),
+        Timeline(times, rows, edges),
     )

@@ -7,6 +7,7 @@ hands in.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
@@ -17,8 +18,17 @@ import numpy as np
 from kvideo.errors import KVideoError, UsageError
 from kvideo.files import write_text_atomic
 from kvideo.report_tables import class_section, confusion_section, data_url, escape
-from kvideo.report_text import VALUE_NAMES, describe_clip, describe_views, format_result
+from kvideo.report_text import (
+    OUT_OF_100,
+    VALUE_NAMES,
+    describe_clip,
+    describe_views,
+    format_result,
+    value_text,
+)
+from kvideo.report_timeline import timeline_section
 from kvideo.results import EvaluationResult, Mistake, VideoResult
+from kvideo.segmentation_results import SegmentationResult
 from kvideo.text import cut, plural
 
 __all__ = ["Thumbnail", "format_result", "report_html", "thumbnail_jpeg", "write_report"]
@@ -77,6 +87,7 @@ def report_html(
         _header(result, title),
         _headline(result),
         _failures(result, folder),
+        _over_time(result, folder),
         confusion_section(result),
         _mistakes(result, thumbnail, num_mistakes, folder),
         class_section(result),
@@ -143,7 +154,7 @@ def _last(path: Any, parts: int) -> str:
 def _header(result: EvaluationResult, title: str) -> str:
     count = plural(int(result.metrics["num_videos"]), "video")
     classes = plural(len(result.class_names), "class")
-    kind = "several labels a video" if result.multi_label else "one label a video"
+    kind = "several labels a video" if result.multi_label else f"one label a {result.unit}"
     facts = f'<p class="soft">{count}, {classes}, {kind}</p>'
     return f"<header>\n<h1>{escape(title)}</h1>\n{facts}\n</header>"
 
@@ -154,19 +165,26 @@ def _headline(result: EvaluationResult) -> str:
         if name not in result.metrics:
             continue
         value = float(result.metrics[name])
-        marks, notes = f'<i style="width:{100 * value:.2f}%"></i>', []
+        share = 0.0 if math.isnan(value) else value if name in OUT_OF_100 else 100 * value
+        marks, notes = f'<i style="width:{share:.2f}%"></i>', []
         if name in result.intervals:
             low, high = result.intervals[name]
             marks += f'<u style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%"></u>'
             notes.append(f"{low:.3f}–{high:.3f} with 95\u00a0% confidence")
-        if name == "top1" and result.baseline is not None:
+        if name in ("top1", "frame_accuracy") and result.baseline is not None:
             notes.append(f"always the most frequent class: {result.baseline:.3f}")
         lines = "".join(f'<p class="soft">{note}</p>' for note in notes)
         cards.append(
-            f'<section><h2>{label}</h2><p class="value">{value:.3f}</p>'
+            f'<section><h2>{label}</h2><p class="value">{value_text(name, value)}</p>'
             f'<div class="track" aria-hidden="true">{marks}</div>{lines}</section>'
         )
     return '<div class="figures">\n' + "\n".join(cards) + "\n</div>"
+
+
+def _over_time(result: EvaluationResult, folder: str) -> str:
+    if not isinstance(result, SegmentationResult):
+        return ""
+    return timeline_section(result, lambda path: _short(path, folder))
 
 
 def _failures(result: EvaluationResult, folder: str) -> str:
@@ -274,6 +292,8 @@ def _how(result: EvaluationResult, folder: str) -> str:
 
 
 def _meanings(result: EvaluationResult) -> list[str]:
+    if isinstance(result, SegmentationResult):
+        return _meanings_over_time()
     shared = [
         "The probabilities of all views of a video are averaged; that gives one answer per video.",
         "Videos that could not be read count in no figure.",
@@ -296,6 +316,20 @@ def _meanings(result: EvaluationResult) -> list[str]:
         "out.",
         "The interval (Wilson) says how far chance reaches with so few videos, if each was filmed "
         "on its own. For several clips of one filming it is wider.",
+    ]
+
+
+def _meanings_over_time() -> list[str]:
+    return [
+        "Every video is covered by clips that overlap by half; each sampled frame has the mean of "
+        "the clips that see it. Frames without a true label count nowhere.",
+        "Videos that could not be read count in no figure.",
+        "Frame accuracy: share of the frames whose most probable class is the true one. Mean class "
+        "accuracy: the mean of the classes' recalls.",
+        "Edit score: 100 for the right segments in the right order, whatever their length; 0 if "
+        "nothing fits. F1@k: a predicted segment is right if it overlaps a true one of its class "
+        "with an IoU of k % at least, and no other did before; precision and recall of that over "
+        "all videos, as their harmonic mean, out of 100. Both leave out the class background.",
     ]
 
 

@@ -34,11 +34,12 @@ def confusion_section(result: EvaluationResult) -> str:
         return ""
     names, count = result.class_names, len(result.class_names)
     pairs = result.confusions(_PAIRS_SHOWN)
+    unit = f"{result.unit}s"
     words = [f"{names[t]} taken for {names[p]} ({n})" for t, p, n in pairs[:3]]
     right = int(np.trace(result.confusion))
     alt = (
         f"Confusion matrix of {plural(count, 'class')}, {right} of {int(result.confusion.sum())} "
-        f"videos on the diagonal. Most frequent: {', '.join(words) or 'no confusion at all'}."
+        f"{unit} on the diagonal. Most frequent: {', '.join(words) or 'no confusion at all'}."
     )
     png = confusion_png(result.confusion, names)
     # The picture's own size, for a sharp screen: see the header of a PNG file.
@@ -57,17 +58,17 @@ def confusion_section(result: EvaluationResult) -> str:
 
 def _pairs(result: EvaluationResult, pairs: Sequence[tuple[int, int, int]]) -> str:
     if not pairs:
-        return "<p>No video was taken for another class.</p>"
-    rows = []
+        return f"<p>No {result.unit} was taken for another class.</p>"
+    rows, units = [], f"{result.unit}s"
     for truth, said, number in pairs:
         share = number / result.classes[truth].support
         rows.append(
             f'<tr role="row"><td role="cell" class="n">{number}</td>'
             f'<td role="cell" data-label="true">{escape(result.class_names[truth])}</td>'
             f'<td role="cell" data-label="taken for">{escape(result.class_names[said])}</td>'
-            f'<td role="cell" class="n" data-label="of its videos">{100 * share:.0f} %</td></tr>'
+            f'<td role="cell" class="n" data-label="of its {units}">{100 * share:.0f} %</td></tr>'
         )
-    head = _head(("videos", "n"), ("true class", ""), ("taken for", ""), ("of its videos", "n"))
+    head = _head((units, "n"), ("true class", ""), ("taken for", ""), (f"of its {units}", "n"))
     return (
         '<h2 style="margin-top:1.2rem">Most frequent confusions</h2>\n'
         + f'<div class="pairs">{_table(head, rows)}</div>'
@@ -79,12 +80,12 @@ def class_section(result: EvaluationResult) -> str:
     ranks = _ranks(result.classes)
     score = "average precision" if result.multi_label else "recall"
     rows = [_class_row(result, c, ranks[c.index]) for c in result.classes]
-    head = [("class", ""), ("videos", "n"), ("recall", ""), ("precision", "")]
+    head = [("class", ""), (f"{result.unit}s", "n"), ("recall", ""), ("precision", "")]
     if result.multi_label:
         head.insert(2, (score, ""))
     else:
         head.append(("most often taken for", ""))
-    kinds = {"score": f"lowest {score}", "name": "name", "videos": "videos"}
+    kinds = {"score": f"lowest {score}", "name": "name", "videos": f"{result.unit}s"}
     kinds |= {"precision": "lowest precision", "given": "order of the classes"}
     choices = "".join(
         f'<input type="radio" name="by" id="by-{key}"{" checked" if key == "score" else ""}>'
@@ -102,7 +103,7 @@ def class_section(result: EvaluationResult) -> str:
 
 def _class_row(result: EvaluationResult, c: ClassResult, ranks: Mapping[str, int]) -> str:
     order = ";".join(f"--{key}:{rank}" for key, rank in ranks.items())
-    cells = [f'<td role="cell" class="n" data-label="videos">{c.support:,}</td>']
+    cells = [f'<td role="cell" class="n" data-label="{result.unit}s">{c.support:,}</td>']
     if c.average_precision is not None:
         cells.append(_bar("avg. precision", c.average_precision))
     cells += [_bar("recall", c.recall), _bar("precision", c.precision)]

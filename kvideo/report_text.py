@@ -11,13 +11,19 @@ from kvideo.results import ClassResult, EvaluationResult
 from kvideo.text import cut, display_width, pad, plural, printable
 
 VALUE_NAMES = {
+    "frame_accuracy": "Frame accuracy",
     "top1": "Top-1 accuracy",
     "top5": "Top-5 accuracy",
     "mean_class_accuracy": "Mean class accuracy",
     "mAP": "mAP",
     "hit1": "Hit@1",
     "hit5": "Hit@5",
+    "edit": "Edit score",
+    "f1@10": "F1@10",
+    "f1@25": "F1@25",
+    "f1@50": "F1@50",
 }
+OUT_OF_100 = ("edit", "f1@10", "f1@25", "f1@50")  # the others lie in 0..1
 
 _ALL_CLASSES = 30
 _WORST_CLASSES = 10
@@ -42,6 +48,13 @@ def format_result(result: EvaluationResult, width: int | None = None) -> str:
         width = min(shutil.get_terminal_size((80, 24)).columns, 100)
     blocks = [_figures(result), _classes(result, width), _failed(result)]
     return "\n\n".join(block for block in blocks if block)
+
+
+def value_text(name: str, value: float) -> str:
+    """A figure in its usual form: 0.871, or 87.1 where it is out of 100."""
+    if math.isnan(value):
+        return "not defined"
+    return f"{value:.1f}" if name in OUT_OF_100 else f"{value:.3f}"
 
 
 def describe_views(views: Any) -> str | None:
@@ -76,10 +89,12 @@ def _figures(result: EvaluationResult) -> str:
         if name in result.intervals:
             low, high = result.intervals[name]
             note = f"  ({low:.3f}–{high:.3f} with 95 % confidence)"
-        rows.append(f"{label:<20} {result.metrics[name]:.3f}{note}")
+        rows.append(f"{label:<20} {value_text(name, result.metrics[name])}{note}")
     if result.baseline is not None:
         rows.append(f"{'Most frequent class':<20} {result.baseline:.3f}  (if it were always said)")
     rows.append(f"{'Videos':<20} {result.metrics['num_videos']:,}")
+    if "num_frames" in result.metrics:
+        rows.append(f"{'Frames':<20} {result.metrics['num_frames']:,}  (sampled)")
     if views := describe_views(result.details.get("views") or result.metrics.get("views")):
         rows.append(f"{'Views':<20} {views}")
     return "\n".join(rows)
@@ -94,7 +109,7 @@ def _classes(result: EvaluationResult, width: int) -> str:
         return ", ".join(f"{_name(result.class_names[o])} ({n})" for o, n in c.taken_for)
 
     columns: list[Column] = [("class", "<", lambda c: _name(c.name))]
-    columns.append(("videos", ">", lambda c: f"{c.support:,}"))
+    columns.append((f"{result.unit}s", ">", lambda c: f"{c.support:,}"))
     if result.multi_label:
         columns.append(("avg. prec.", ">", lambda c: _share(c.average_precision)))
     columns.append(("recall", ">", lambda c: _share(c.recall)))

@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -152,6 +152,8 @@ class EvaluationResult:
     classes: tuple[ClassResult, ...]
     confusion: np.ndarray | None
     details: dict[str, Any]
+
+    unit: ClassVar[str] = "video"  # what the matrix and the classes count
 
     @property
     def failures(self) -> dict[str, tuple[VideoResult, ...]]:

@@ -101,7 +101,7 @@ def summarize(
     names = tuple(class_names)
     checked = tuple(_check_video(video, len(names), multi_label) for video in videos)
     scored = [video for video in checked if video.probabilities is not None]
-    _refuse_nothing(checked, scored)
+    refuse_nothing(checked, scored)
     scores = np.stack([np.asarray(video.probabilities) for video in scored])
     intervals: Intervals = {}
     confusion = None
@@ -111,7 +111,7 @@ def summarize(
         labels = np.array([video.labels[0] for video in scored])
         figures, intervals = _single_label_figures(scores, labels)
         confusion = metrics.confusion_matrix(scores.argmax(axis=1), labels, len(names))
-        classes = _classes_of(confusion, names)
+        classes = classes_of(confusion, names)
     figures |= {"num_videos": len(scored), "num_failed": len(checked) - len(scored)}
     facts = plain(dict(details or {}))
     if views is not None:
@@ -191,7 +191,12 @@ def _check_video(video: VideoResult, num_classes: int, multi_label: bool) -> Vid
     )
 
 
-def _refuse_nothing(videos: Sequence[VideoResult], scored: Sequence[VideoResult]) -> None:
+def refuse_nothing(videos: Sequence[Any], scored: Sequence[Any]) -> None:
+    """Refuse an evaluation without a result; the sentence says why, by `error` and `reason`.
+
+    Raises:
+        DataError: no video, or all have failed.
+    """
     if not videos:
         raise DataError("there are no videos to evaluate.")
     if not scored:
@@ -245,7 +250,8 @@ def _multi_label_figures(
     return figures, classes
 
 
-def _classes_of(confusion: np.ndarray, names: tuple[str, ...]) -> tuple[ClassResult, ...]:
+def classes_of(confusion: np.ndarray, names: tuple[str, ...]) -> tuple[ClassResult, ...]:
+    """The figures of each class from (C, C) counts, rows are true classes."""
     precision, recall, support = metrics.precision_recall_support(confusion)
     predicted = confusion.sum(axis=0)
     results = []

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
-from kvideo.segmentation import UNLABELLED, find_runs
+from kvideo import metrics
+from kvideo.results import EvaluationResult, plain
+from kvideo.scores import classes_of, refuse_nothing
+from kvideo.segmentation import UNLABELLED, find_runs, segmentation_metrics
+from kvideo.text import plural
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,3 +139,99 @@ def plain_segments(segments: list[TimeSegment], class_names: tuple[str, ...]) ->
             row.append(round(segment.probability, 6))
         rows.append(row)
     return rows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SegmentationResult(EvaluationResult):
+    """How a model with a label for each frame did on a data set. Made by `summarize_frames`.
+
+    As `EvaluationResult`, but what counts are frames, as many as the model samples:
+
+    Args:
+        class_names: C names.
+        multi_label: False.
+        videos: all of them, in the data's order, failed ones too.
+        metrics: `frame_accuracy` and `mean_class_accuracy` in 0..1; `edit`, `f1@10`, `f1@25` and
+            `f1@50` in 0..100, a class called background left out; `num_videos`, `num_failed` and
+            `num_frames`.
+        intervals: empty: frames of one video are anything but independent.
+        classes: one entry per class, of frames.
+        confusion: (C, C) frames, row = truth.
+        details: how the figures were made, plain values.
+    """
+
+    videos: tuple[FrameResult, ...]  # type: ignore[assignment]
+    unit: ClassVar[str] = "frame"
+
+    @property
+    def headline(self) -> str:
+        """One line, such as `"frame accuracy 0.871, edit 80.2, F1@25 78.9 (16 videos)"`."""
+        figures = self.metrics
+        return (
+            f"frame accuracy {figures['frame_accuracy']:.3f}, edit {figures['edit']:.1f}, "
+            f"F1@25 {figures['f1@25']:.1f} ({plural(int(figures['num_videos']), 'video')})"
+        )
+
+    def worst(self, n: int) -> tuple[Any, ...]:
+        """Empty: mistakes are parts of videos, see `worst_videos`."""
+        return ()
+
+    def worst_videos(self, n: int | None = None) -> list[tuple[FrameResult, dict[str, float]]]:
+        """The videos with the lowest frame accuracy, and their figures, lowest first."""
+        scored = [(video, self.figures_of(video)) for video in self.videos if video.error is None]
+        return sorted(scored, key=lambda pair: pair[1]["frame_accuracy"])[:n]
+
+    def figures_of(self, video: FrameResult) -> dict[str, float]:
+        """`frame_accuracy`, `edit`, `f1@10` … of one video."""
+        return segmentation_metrics(
+            label_pairs([video]), exclude=exclude_background(self.class_names)
+        )
+
+    def _video_json(self, video: Any) -> dict[str, Any]:
+        values: dict[str, Any] = {"path": video.path}
+        if video.probabilities is None:
+            return {**values, "reason": video.reason, "error": video.error}
+        figures = {name: round(value, 4) for name, value in self.figures_of(video).items()}
+        return {
+            **values,
+            "seconds": round(video.end, 3),
+            **figures,
+            "truth": plain_segments(video.true_segments(), self.class_names),
+            "predicted": plain_segments(video.segments(), self.class_names),
+        }
+
+
+def summarize_frames(
+    videos: Sequence[FrameResult],
+    class_names: Sequence[str],
+    *,
+    details: Mapping[str, Any] | None = None,
+) -> SegmentationResult:
+    """All the figures for the results of single videos with a label for each frame.
+
+    Args:
+        videos: the results, in the data's order; those that failed count in no figure.
+        class_names: C names; segments of a class called background do not count.
+        details: how the figures were made; `describe_run` collects that.
+
+    Raises:
+        DataError: no videos, or all of them failed; the message says why.
+    """
+    names = tuple(class_names)
+    scored = [video for video in videos if video.probabilities is not None]
+    refuse_nothing(videos, scored)
+    pairs = label_pairs(scored)
+    truth = np.concatenate([known for known, _ in pairs])
+    said = np.concatenate([found for _, found in pairs])[truth != UNLABELLED]
+    truth = truth[truth != UNLABELLED]
+    confusion = metrics.confusion_matrix(said, truth, len(names))
+    classes = classes_of(confusion, names)
+    figures: dict[str, float | int] = {
+        **segmentation_metrics(pairs, exclude=exclude_background(names))
+    }
+    present = [c.recall for c in classes if c.support]
+    figures["mean_class_accuracy"] = float(np.mean(present))
+    figures |= {"num_videos": len(scored), "num_failed": len(videos) - len(scored)}
+    figures["num_frames"] = len(truth)
+    facts = plain(dict(details or {}))
+    return SegmentationResult(names, False, tuple(videos), figures, {}, classes, confusion, facts)

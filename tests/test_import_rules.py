@@ -14,6 +14,7 @@ NO_TENSORFLOW = [
     "__init__", "errors", "clip_spec", "registry", "files", "text", "progress", "metrics",
     "results", "scores", "plots", "report", "report_tables", "report_text",
     "feature_files", "feature_set", "segmentation", "segmentation_results", "data.windows",
+    "timeline_plot", "timeline_files", "report_timeline",
     "data.tracks", "data.over_time", "data.demo_words", "data.demo_sequences",
     "data.annotations", "data.records", "data.formats",
     "data.entries", "data.matching", "data.parts", "data.tables", "data.textures", "data.packets",

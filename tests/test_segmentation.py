@@ -15,7 +15,7 @@ from kvideo.segmentation import (
     segmentation_metrics,
 )
 
-# -- references: plain loops
+# -- references: plain loops ----------------------------------------------------------------------
 
 
 def reference_runs(labels):
@@ -109,7 +109,7 @@ def test_several_videos_are_summed_as_the_literature_does() -> None:
         assert figures[f"f1@{percent}"] == pytest.approx(expected)
 
 
-# -- by hand
+# -- by hand --------------------------------------------------------------------------------------
 
 
 def test_a_worked_example() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,18 +20,45 @@ from kvideo.cli.options import (
 
 if TYPE_CHECKING:
     from kvideo.prediction import Prediction, Timeline
+    from kvideo.saving import ModelInfo
 
 _BAR = 30
+_NO_FILE = "-"
 
 
-@click.command()
+class _OptionalValue(click.Command):
+    """A command whose `--timeline` may have a file behind it, but takes no video for one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--timeline" not in args:
+            return super().parse_args(ctx, args)
+        from kvideo.timeline_files import ENDINGS
+
+        at = args.index("--timeline")
+        following = args[at + 1 : at + 2]
+        if following and following[0].lower().endswith(ENDINGS):
+            given = [*args[:at], f"--timeline={following[0]}", *args[at + 2 :]]
+        else:
+            given = [*args[:at], f"--timeline={_NO_FILE}", *args[at + 1 :]]
+        return super().parse_args(ctx, given)
+
+
+@click.command(cls=_OptionalValue)
 @click.argument("model")
 @click.argument("files", nargs=-1, required=True)
 @views_options
 @click.option(
     "--top", default=3, show_default=True, type=click.IntRange(1), help="How many labels to show."
 )
-@click.option("--timeline", is_flag=True, help="Show the probability over time as well.")
+@click.option(
+    "--timeline",
+    metavar="[FILE]",
+    help="The probability over time as well. Shown, or written: segments as .csv, all as .json, a "
+    "picture as .png.",
+)
+@click.option(
+    "--truth", metavar="DATA", help="Labels over time, for the timeline's picture and JSON."
+)
 @click.option(
     "--step", type=float, metavar="SECONDS", help="Of the timeline.  [default: half a clip]"
 )
@@ -46,7 +73,8 @@ def predict(
     num_clips: int | None,
     num_crops: int | None,
     top: int,
-    timeline: bool,
+    timeline: str | None,
+    truth: str | None,
     step: float | None,
     precision: str,
     batch_size: int,
@@ -65,9 +93,16 @@ def predict(
     if step is not None and not timeline:
         raise UsageError("--step is the timeline's; give --timeline as well.")
     from kvideo.api import predict as run
+    from kvideo.timeline_files import check_timeline_file, write_timeline
 
-    read_info(model_file(model))
+    info = read_info(model_file(model))
+    target = None if timeline in (None, _NO_FILE) else timeline
+    if target is not None:
+        check_timeline_file(target, len(files))
+    elif truth is not None:
+        raise UsageError("--truth goes into a timeline's file; give --timeline FILE as well.")
     import_quietly()
+    known = None if truth is None else _read_truth(truth, files, info, decoder)
     predictions = run(
         model,
         list(files),
@@ -81,6 +116,9 @@ def predict(
         verbose=len(files) > 1 or os.path.isdir(files[0]),
     )
     failed = [prediction for prediction in predictions if prediction.error]
+    if target is not None and len(failed) < len(predictions):
+        write_timeline(target, predictions, known)
+        click.echo(f"Wrote {target}", err=True)
     if as_json:
         print_json([prediction.to_json(top) for prediction in predictions])
     for prediction in predictions:
@@ -88,6 +126,7 @@ def predict(
             click.echo(f"Error: {prediction.path}: {prediction.error}", err=True)
         elif not as_json:
             _show(prediction, top)
+            _show_over_time(prediction, every_step=timeline == _NO_FILE)
     if failed:
         raise KVideoError(f"{len(failed)} of {len(predictions)} files could not be read.")
 
@@ -100,8 +139,30 @@ def _show(prediction: Prediction, top: int) -> None:
         click.echo(
             f"  {name:{width}}  {probability:.3f}  {'█' * round(probability * _BAR)}".rstrip()
         )
-    if prediction.timeline is not None:
-        _show_timeline(prediction.timeline, prediction.class_names)
+
+
+def _read_truth(data: str, files: Sequence[str], info: ModelInfo, decoder: str) -> Any:
+    """True segments by path, in the model's classes."""
+    from kvideo.data.annotations import read_data
+    from kvideo.data.pipeline import clip_reader
+    from kvideo.timeline_files import true_segments
+
+    videos = read_data(data, split="all", class_names=info.class_names, per_frame=True)
+    return true_segments(videos, files, clip_reader(info.clip_spec, decoder))
+
+
+def _show_over_time(prediction: Prediction, every_step: bool) -> None:
+    timeline, names = prediction.timeline, prediction.class_names
+    if timeline is None:
+        return
+    if every_step:
+        _show_timeline(timeline, names)
+        return
+    width = max(len(name) for name in names)
+    click.echo(f"  {'from':>9}  {'to':>9}  {'label':{width}}  probability")
+    for part in timeline.segments():
+        name = names[part.label]
+        click.echo(f"  {part.start:9.2f}  {part.end:9.2f}  {name:{width}}  {part.probability:.3f}")
 
 
 def _show_timeline(timeline: Timeline, class_names: Sequence[str]) -> None:

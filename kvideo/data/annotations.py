@@ -37,6 +37,7 @@ from kvideo.data.listing import (
 from kvideo.data.matching import find_file, find_whole_file, merge, to_indices, ucf101_folders
 from kvideo.data.over_time import (
     build_records,
+    label_file,
     no_labels_over_time,
     read_label_files,
     require_labels_over_time,
@@ -62,7 +63,7 @@ def read_data(
     require_labels: bool = True,
     must_exist: bool = True,
     multi_label: bool | None = None,
-    per_frame: bool = False,
+    per_frame: bool | None = False,
     listdir: ListDir | None = None,
     opener: Opener | None = None,
 ) -> VideoSet:
@@ -82,7 +83,8 @@ def read_data(
         must_exist: False: annotated files are not looked for.
         multi_label: whether a video may have several labels; by default, whether one has.
         per_frame: one record for each video with its labels over time (`VideoRecord.track`), from
-            rows of segments, ActivityNet's JSON, or files with a label for each frame.
+            rows of segments, ActivityNet's JSON, or files with a label for each frame. None: where
+            the annotations cannot be meant otherwise.
         listdir: lists a URL-like folder: names, those of folders with a closing slash.
         opener: opens a URL-like annotation file for reading bytes.
 
@@ -144,7 +146,7 @@ class _Reader:
 
     require_labels = True
     must_exist = True
-    per_frame = False
+    per_frame: bool | None = False
 
     def __init__(
         self,
@@ -304,6 +306,8 @@ class _Reader:
         for file in files:
             name = self.data if file == self.path else file
             entries += choose_part(parse(self._text(file), name), split, name)
+        if self.per_frame is None:
+            self.per_frame = any(entry.over_time or label_file(entry) for entry in entries)
         if self.per_frame:
             return self._read_over_time(files[0], entries)
         if any(entry.over_time for entry in entries):

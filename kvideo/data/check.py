@@ -98,7 +98,7 @@ def videos_to_check(
         return VideoSet((VideoRecord(path),), (), source=name)
     if name not in DEMOS and os.path.isdir(path) and (found := Folders().videos(path)):
         return VideoSet(tuple(VideoRecord(video) for video in found), (), source=name)
-    return read_data(name, root=root, split=ALL, require_labels=False)
+    return read_data(name, root=root, split=ALL, require_labels=False, per_frame=None)
 
 
 def check_videos(
@@ -113,7 +113,8 @@ def check_videos(
     """Decode every file to its end, several at a time.
 
     A file is bad if it is missing, empty, unreadable or cut off, has no video or no frames, is
-    too short, or has the same content as a file before it. Remote files are not compared.
+    too short, or has the same content as a file before it (remote files are not compared); or if
+    labels over time do not fit it.
 
     Args:
         videos: what to check.
@@ -141,7 +142,8 @@ def check_videos(
     def look(path: str) -> _Finding:
         finding = _Finding()
         try:
-            finding.seconds, finding.frames = _decode(path, open_reader, opener, stop)
+            finding.seconds, finding.frames, info = _decode(path, open_reader, opener, stop)
+            finding.bad = _misfit(by_path[path], info, finding.frames)
             if sizes[path] in twins:
                 finding.digest = _digest(path, stop)
         except DecodeError as error:
@@ -234,8 +236,8 @@ def _decode(
     decoder: Callable[..., Any],
     opener: Callable[[str], BinaryIO] | None,
     stop: threading.Event,
-) -> tuple[float, int]:
-    """Seconds and frames that really are in the file."""
+) -> tuple[float, int, Any]:
+    """Seconds and frames that really are in the file, and what the file declares."""
     count, last = 0, 0.0
     options = {"opener": opener} if is_url(path) else {}
     with decoder(path, **options) as reader:
@@ -260,7 +262,18 @@ def _decode(
         raise DecodeError(
             path, "truncated", f"pictures end after {seconds:.1f} of {info.duration:.1f} s"
         )
-    return seconds, count
+    return seconds, count, info
+
+
+def _misfit(records: Iterable[VideoRecord], info: Any, frames: int) -> BadVideo | None:
+    """What is wrong with labels over time, if there are any."""
+    for record in records:
+        if record.track is not None:
+            try:
+                record.track.fitted(info.duration, info.frame_rate, info.num_frames, lambda: frames)
+            except DataError as error:
+                return BadVideo(record.path, "labels", str(error))
+    return None
 
 
 def _digest(path: str, stop: threading.Event) -> bytes:

@@ -39,18 +39,24 @@ def read_label_files(entries: Iterable[Entry], read: Callable[[str], str]) -> No
         DataError: such a file is not there, or has an empty line.
     """
     for entry in entries:
-        if entry.start is None and entry.end is None and len(entry.labels) == 1:
-            name = entry.label_text or entry.labels[0]
-            if name.lower().endswith(LABEL_FILE_ENDINGS):
-                lines = [line.strip() for line in read(name).rstrip().split("\n")]
-                if not all(lines):
-                    raise DataError(
-                        f"{name}, line {lines.index('') + 1}: there is no label; write one for "
-                        f"each frame, or {_NOTHING_KNOWN} where it is not known."
-                    )
-                entry.frames = tuple(lines)
-                entry.labels = tuple(dict.fromkeys(line for line in lines if line != "-1"))
-                entry.label_text = ""
+        if name := label_file(entry):
+            lines = [line.strip() for line in read(name).rstrip().split("\n")]
+            if not all(lines):
+                raise DataError(
+                    f"{name}, line {lines.index('') + 1}: there is no label; write one for "
+                    f"each frame, or {_NOTHING_KNOWN} where it is not known."
+                )
+            entry.frames = tuple(lines)
+            entry.labels = tuple(dict.fromkeys(line for line in lines if line != _NOTHING_KNOWN))
+            entry.label_text = ""
+
+
+def label_file(entry: Entry) -> str | None:
+    """The file of frame labels that an entry names in the place of a label; None if it does not."""
+    if entry.start is None and entry.end is None and len(entry.labels) == 1:
+        name = entry.label_text or entry.labels[0]
+        return name if name.lower().endswith(LABEL_FILE_ENDINGS) else None
+    return None
 
 
 def require_labels_over_time(entries: Sequence[Entry], source: str) -> None:

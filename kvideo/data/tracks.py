@@ -130,15 +130,23 @@ class LabelTrack:
         segments = (dataclasses.replace(s, label=new(s.label)) for s in self.segments)
         return dataclasses.replace(self, segments=tuple(segments), background=new(self.background))
 
+    def whole(self, duration: float) -> list[Segment]:
+        """The segments of a track that is fitted to that duration, background between them too."""
+        result: list[Segment] = []
+        end = 0.0
+        for segment in (*self.segments, Segment(duration, duration, UNLABELLED)):
+            if segment.start > end and self.background != UNLABELLED:
+                result.append(Segment(end, segment.start, self.background))
+            if segment.label != UNLABELLED:
+                result.append(segment)
+            end = segment.end
+        return result
+
     def seconds(self, num_classes: int, duration: float) -> np.ndarray:
         """Seconds of each class, (num_classes,), of a track that is fitted to that duration."""
         total = np.zeros(num_classes)
-        for segment in self.segments:
-            if segment.label != UNLABELLED:
-                total[segment.label] += segment.end - segment.start
-        if self.background != UNLABELLED:
-            covered = sum(segment.end - segment.start for segment in self.segments)
-            total[self.background] += max(0.0, duration - covered)
+        for segment in self.whole(duration):
+            total[segment.label] += segment.end - segment.start
         return total
 
 
