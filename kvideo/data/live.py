@@ -22,12 +22,14 @@ from kvideo.data.live_inputs import Input, InputLostError, kind_of, shown
 from kvideo.data.placing import Placer
 from kvideo.data.sampling import view_windows
 from kvideo.errors import KVideoError, UsageError
+from kvideo.text import plural
 
 _TOLERANCE = 1e-3  # seconds that containers round by, as for files
 _QUEUE_SECONDS = 0.5
 _QUEUE_FRAMES = (4, 32)  # at least, at most
 _BLOCK = 4  # pictures read of a file at once
-_BACK_OFF = (0.25, 8.0)  # seconds before the first new attempt, doubled up to
+_BACK_OFF = (0.25, 8.0)  # seconds before the first new attempt; doubled, up to
+_LASTING_SECONDS = 5.0  # a connection of this length is a good one
 _POLL = 0.1  # seconds between two looks at whether to stop
 _GRACE = 2.0  # seconds beyond the time limit, before a source that ignores it is given up
 
@@ -134,6 +136,7 @@ class LiveSource:
         self._begun: float | None = None  # on the clock: when the first picture was there
         self._heard = time.monotonic()
         self._time = 0.0  # of the newest picture
+        self._waited = 0.0  # seconds that the source had to wait for the consumer
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> LiveSource:
@@ -177,7 +180,8 @@ class LiveSource:
             while not self._queue and not self._ended and not self._stopping:
                 self._changed.wait(_POLL)
                 silent = time.monotonic() - self._heard
-                if self.live and not self._queue and silent > self._timeout + _GRACE:
+                limit = self._timeout * (1 if self._begun is None else 2) + _GRACE
+                if self.live and not self._queue and silent > limit:
                     raise StreamError(
                         f"{shown(self._source)}: nothing came for {self._timeout:g} s."
                     )
@@ -215,7 +219,9 @@ class LiveSource:
                     self._queue.popleft()
                     self.dropped += 1
                     break
+                before = time.monotonic()
                 self._changed.wait(min(ahead, _POLL) if ahead > 0 else _POLL)
+                self._waited += time.monotonic() - before
             self._queue.append(frame)
             self._time, self._heard = frame.time, time.monotonic()
             self._changed.notify_all()
@@ -236,59 +242,64 @@ class LiveSource:
 
     def _read_live(self) -> None:
         """Connects, and connects anew, until the source ends or is given up."""
-        failed, pause = 0, _BACK_OFF[0]
-        ended = self._connect()
-        while not self._stopping and not ended.final:
-            if failed == self._attempts:
-                break
+        failed = 0
+        last = self._connect()
+        while not self._stopping and not last.final and failed < self._attempts:
+            pause = min(_BACK_OFF[0] * 2**failed, _BACK_OFF[1])
+            if last.seconds < _LASTING_SECONDS:  # a server that ends again and again
+                pause = max(pause, 1.0)
             failed += 1
             self._say(
-                f"{shown(self._source)}: {ended.why}; attempt {failed} of {self._attempts} to "
-                f"connect anew in {pause:g} s."
+                f"{shown(self._source)}: {last.why}; attempt {failed} of {self._attempts} to "
+                f"connect anew, in {pause:g} s."
             )
             self._sleep(pause)
             again = self._connect()
             if again.frames:
-                failed, pause, ended = 0, _BACK_OFF[0], again
-            else:
-                pause = min(2 * pause, _BACK_OFF[1])
-        if ended.error is not None and not self._stopping:
-            tried = f" It did not come back in {failed} attempts." if failed else ""
-            raise StreamError(f"{ended.error}{tried}") from ended.error
+                failed, last = 0, again
+        if last.error is not None and not self._stopping:
+            tried = f" It did not come back in {plural(failed, 'attempt')}." if failed else ""
+            raise StreamError(f"{last.error}{tried}") from last.error
 
     def _connect(self) -> _End:
         """Reads from one connection until it ends."""
-        self._heard, before = time.monotonic(), self._time
-        known, count = self._begun is not None, 0
+        begun, waited = time.monotonic(), self._waited
+        before, known, count = self._time, self._begun is not None, 0
+        self._heard = begun
+        once = self._source == "-"
         try:
             with Input(self._source, self._kind, self._timeout, lambda: self._stopping) as stream:
                 if stream.bounded:
-                    self.live = self.live and self._realtime
+                    self.live, once = False, True
                     self._keeps = self._keeps or not self._realtime
                 offset, grid = 0.0, FrameGrid(self._spec.frame_rate)
-                held: Any = None
+                held, shown_from = None, 0.0
                 for seconds, frame in stream.frames():
                     self._heard = time.monotonic()
                     if not count and known:
                         self.reconnects += 1
                         self._say(f"{shown(self._source)}: connected anew.")
                         offset = self._after(before)
-                    count += 1
-                    if held is not None:
+                    elif held is not None:
                         self._show(held, stream.aspect, grid.before(seconds), offset)
-                    held, last = frame, seconds
+                    count, held, shown_from = count + 1, frame, seconds
                     if self._stopping:
                         return _End(None, count, True)
+                end = shown_from + stream.step
                 if held is not None:
-                    end = last + stream.step
                     self._show(held, stream.aspect, grid.before(end), offset)
-                final = stream.bounded
         except InputLostError as error:
-            return _End(error, count, final=self._source == "-" or not (known or count))
+            return _End(error, count, once or not (known or count), time.monotonic() - begun)
         if not (known or count):
             nothing = InputLostError(self._source, "it ended before the first frame")
             return _End(nothing, 0, True)
-        return _End(None, count, final or self._source == "-")
+        # A stream that came much faster than its clock was a recording, and this was its end; only
+        # HTTP has recordings of unknown length.
+        took = time.monotonic() - begun - (self._waited - waited)
+        recording = (
+            self._source.lower().startswith(("http://", "https://")) and end > 2 * took + 1.0
+        )
+        return _End(None, count, once or recording, time.monotonic() - begun)
 
     def _show(self, frame: Any, aspect: float, moments: Iterator[float], offset: float) -> None:
         picture = None
@@ -317,12 +328,14 @@ class _End(NamedTuple):
     Attributes:
         error: what happened; None: the source closed it.
         frames: how many came.
+        seconds: how long it lasted.
         final: whether it is of no use to connect anew.
     """
 
     error: InputLostError | None
     frames: int
     final: bool
+    seconds: float = 0.0
 
     @property
     def why(self) -> str:

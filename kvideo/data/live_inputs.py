@@ -7,6 +7,7 @@ and stamps that go on where a stream's clock jumps.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import select
@@ -25,6 +26,9 @@ _PROTOCOLS = frozenset(
     "mmst".split()
 )
 _CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
+_PLAYLISTS = frozenset({"hls", "dash"})  # their size says nothing of the stream's
+# Pictures one after the other: of a live stream the clock tells when each was taken.
+_WITHOUT_STAMPS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})
 _POLL = 0.1  # seconds between two looks at whether to stop
 _MAX_PROBE = 5.0  # seconds of a stream that FFmpeg reads, by default, to know what is in it
 _MAX_JUMP = 10.0  # seconds; stamps that rise by more are of another clock
@@ -43,7 +47,7 @@ class InputLostError(KVideoError):
 
     def __init__(self, source: str, detail: str) -> None:
         self.detail = detail
-        super().__init__(f"{shown(source)}: {detail}.")
+        super().__init__(f"{shown(source)}: {detail}{'' if detail.endswith('?') else '.'}")
 
 
 def kind_of(source: str) -> str:
@@ -92,8 +96,12 @@ class Input:
             self._container = stack.enter_context(self._open(file, kind))
             self._stream = self._choose_stream()
             self._resources = stack.pop_all()
-        duration, size = self._container.duration, self._container.size
-        self.bounded = kind == "url" and bool(duration or 0) and size > 0
+        playlist = self._container.format.name in _PLAYLISTS
+        sized = self._container.size > 0 and not playlist
+        self.bounded = kind == "url" and bool(self._container.duration or sized)
+        self._clocked = (
+            kind == "url" and not self.bounded and self._container.format.name in _WITHOUT_STAMPS
+        )
         self.aspect = pixel_aspect(self._stream)
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.step = 1 / float(rate) if rate else _FALLBACK_STEP
@@ -116,6 +124,8 @@ class Input:
         newest = 0.0
         for frame in self._decoded():
             stamp = None if frame.pts is None else frame.pts * base
+            if self._clocked:
+                stamp = time.monotonic()
             if origin is None:
                 origin, seconds = stamp or 0.0, 0.0
             elif stamp is None:
@@ -131,10 +141,15 @@ class Input:
     def _decoded(self) -> Iterator[Any]:
         """Frames as they come, without damaged ones."""
         corrupt = 0
-        for frame in self._raw():
-            corrupt = corrupt + 1 if frame.is_corrupt else 0
-            if not 0 < corrupt <= _MAX_CORRUPT:
-                yield frame
+        try:
+            for frame in self._raw():
+                corrupt = corrupt + 1 if frame.is_corrupt else 0
+                if not 0 < corrupt <= _MAX_CORRUPT:
+                    yield frame
+        except InputLostError as error:
+            # So FFmpeg tells that a server has closed a stream of unknown length.
+            if self.bounded or getattr(error.__cause__, "errno", None) != errno.EIO:
+                raise
 
     def _raw(self) -> Iterator[Any]:
         import av
@@ -155,16 +170,17 @@ class Input:
                     packets = self._container.demux()
                     continue
                 if frames:
+                    yield from frames
                     errors, heard = 0, time.monotonic()
                 elif time.monotonic() - heard > self._timeout:
                     raise TimeoutError
-                yield from frames
 
     def _open(self, file: Any, kind: str) -> Any:
         import av
 
         if kind == "pipe":
             return av.open(file, metadata_errors="replace")
+        # FFmpeg itself goes on with a file on a server where it broke off, but not with a stream.
         options = {"rtsp_flags": "prefer_tcp", "reconnect": "1", "reconnect_delay_max": "4"}
         probe = min(_MAX_PROBE, self._timeout / 2)
         options["analyzeduration"] = str(round(probe * 1e6))
@@ -192,23 +208,25 @@ class Input:
         """Turns what FFmpeg and the system raise into InputLostError."""
         import av
 
+        begun = time.monotonic()
         try:
             yield
-        except (av.error.ExitError, TimeoutError) as error:
-            detail = f"nothing came for {self._timeout:g} s"
-            if what == "opened":
-                detail = f"no video came within {self._timeout:g} s"
-            raise InputLostError(self._source, detail) from error
         except (av.FFmpegError, OSError, ValueError) as error:
+            opening = what == "opened"
+            late = opening and time.monotonic() - begun >= self._timeout
             text = (getattr(error, "strerror", None) or str(error)).rstrip(".")
-            detail = f"it cannot be {what} ({text})"
-            if isinstance(error, EOFError):
-                detail = "it ended before the first frame"
-            elif isinstance(error, av.InvalidDataError) and what == "opened":
+            if isinstance(error, av.error.ExitError | TimeoutError) or late:
+                nothing = "no video" if opening else "nothing"
+                detail = f"{nothing} came within {self._timeout:g} s"
+            elif opening and isinstance(error, EOFError | av.InvalidDataError):
                 detail = (
-                    "nothing that FFmpeg can play as it comes (a file whose index is at its end "
-                    "cannot be streamed)"
+                    "it ended before the first frame, or is nothing that FFmpeg can play as it "
+                    "comes (an MP4 file whose index is at its end cannot be streamed)"
                 )
+            elif opening and getattr(error, "errno", None) == errno.EIO:
+                detail = f"it cannot be opened ({text}); is the host's name right?"
+            else:
+                detail = f"it cannot be {what} ({text})"
             raise InputLostError(self._source, detail) from error
 
 
