@@ -29,6 +29,7 @@ _PUBLIC = {
     "model_info": "kvideo.saving",
     "predict": "kvideo.api",
     "save_model": "kvideo.saving",
+    "stream": "kvideo.streaming",
 }
 _SUBMODULES = ("data", "layers", "models", "training")
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from kvideo.inflation import inflate
     from kvideo.insertion import insert_nonlocal
     from kvideo.saving import load_model, model_info, save_model
+    from kvideo.streaming import stream
     from kvideo.training import Experiment
 
 

@@ -57,6 +57,8 @@ class SteppedModel:
     Args:
         model: a functional classifier of one clip.
         unroll: whether recurrent layers are laid out step by step, for parts of one or few frames.
+        horizon: frames that a mean over time reaches back; None: to the beginning. Up to so many
+            frames it is the mean of all, after that older ones fade by 1/horizon a frame.
 
     Attributes:
         stride: frames that must come together: 1, or the frames of a window.
@@ -66,12 +68,14 @@ class SteppedModel:
         NotCausalError: the model cannot be run so; the message names the layer.
     """
 
-    def __init__(self, model: keras.Model, *, unroll: bool = False) -> None:
+    def __init__(
+        self, model: keras.Model, *, unroll: bool = False, horizon: float | None = None
+    ) -> None:
         if functional_graph(model) is None:
             raise NotCausalError(
                 f'the model "{model.name}" is not functional, so its layers are not known.'
             )
-        self.model, self._unroll = model, unroll
+        self.model, self._unroll, self._horizon = model, unroll, horizon
         self.stride = 1
         self._memories: dict[int, _Memory] = {}  # by layer
         kinds = {id(model.inputs[0]): "frames"}
@@ -138,7 +142,7 @@ class SteppedModel:
         if given in ({"folded"}, {"clip"}, set()):
             return next(iter(given), "clip")
         if given == {"frames"}:
-            if memory := _memory(layer, self._unroll):
+            if memory := _memory(layer, self._unroll, self._steps(layer)):
                 if id(layer) in self._memories:
                     raise NotCausalError(f'layer "{layer.name}" is called more than once.')
                 self._memories[id(layer)] = memory
@@ -151,20 +155,27 @@ class SteppedModel:
             "may do so."
         )
 
+    def _steps(self, layer: Any) -> float:
+        """The horizon in steps of a layer's input, which may be windows."""
+        if self._horizon is None or self.model.inputs[0].shape[1] is None:
+            return self._horizon or float("inf")
+        steps = keras.tree.flatten(layer.input)[0].shape[1]
+        return max(1.0, self._horizon * steps / self.model.inputs[0].shape[1])
+
     def _set_stride(self, layer: FoldWindows) -> None:
         if self.stride not in (1, layer.num_frames):
             raise NotCausalError(f'layer "{layer.name}" cuts other windows than one before it.')
         self.stride = layer.num_frames
 
 
-def _memory(layer: Any, unroll: bool) -> _Memory | None:
+def _memory(layer: Any, unroll: bool, horizon: float) -> _Memory | None:
     """How a layer that looks back is run; None: it does not, or it looks ahead too."""
     if isinstance(layer, keras.layers.RNN):
         return None if layer.go_backwards or layer.stateful else _recurrent(layer, unroll)
     if isinstance(layer, LastFrame):
         return _Memory(lambda batch: [], lambda x, states, training: (x[:, -1], []))
     if isinstance(layer, keras.layers.GlobalAveragePooling1D | keras.layers.GlobalAveragePooling3D):
-        return _running_mean(layer)
+        return _running_mean(layer, horizon)
     if isinstance(layer, keras.layers.GlobalMaxPooling1D | keras.layers.GlobalMaxPooling3D):
         return _running_maximum(layer)
     return None
@@ -184,17 +195,19 @@ def _recurrent(layer: Any, unroll: bool) -> _Memory:
     return _Memory(lambda batch: list(keras.tree.flatten(layer.get_initial_state(batch))), run)
 
 
-def _running_mean(layer: Any) -> _Memory:
-    """The mean over time so far: its sum (B, C) and the number of frames."""
+def _running_mean(layer: Any, horizon: float) -> _Memory:
+    """The mean over time so far: itself (B, C) and the number of steps that it stands for."""
     channels = layer.output.shape[-1]
 
     def first(batch: Any) -> list[Any]:
         return [tf.zeros((batch, channels)), tf.zeros(())]
 
     def run(x: Any, states: list[Any], training: bool) -> tuple[Any, list[Any]]:
-        count = tf.cast(tf.shape(x)[1], tf.float32)
-        total = states[0] + count * tf.cast(layer(x), tf.float32)
-        return tf.cast(total / (states[1] + count), x.dtype), [total, states[1] + count]
+        mean, count = states
+        new = tf.cast(tf.shape(x)[1], tf.float32)
+        count = tf.maximum(tf.minimum(count + new, horizon), new)
+        mean += (tf.cast(layer(x), tf.float32) - mean) * (new / count)
+        return tf.cast(mean, x.dtype), [mean, count]
 
     return _Memory(first, run) if not layer.keepdims else _unknown(layer)
 

@@ -20,6 +20,7 @@ NO_TENSORFLOW = [
     "data.entries", "data.matching", "data.parts", "data.tables", "data.textures", "data.packets",
     "data.listing", "data.class_names", "data.splits", "data.decode", "data.frames",
     "data.picture", "data.containers", "data.sampling", "data.loading", "data.demo", "data.check",
+    "data.live", "data.live_inputs", "data.placing",
     "weights.torch_reader", "weights.download", "weights.published", "weights.labels",
     "weights.families", "weights.guessing", "weights.mean_cube", "weights.resnet3d",
     "weights.torchvision", "weights.inception", "weights.c3d",

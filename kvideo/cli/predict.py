@@ -17,6 +17,7 @@ from kvideo.cli.options import (
     views_options,
     workers_option,
 )
+from kvideo.cli.streaming import stream_options
 
 if TYPE_CHECKING:
     from kvideo.prediction import Prediction, Timeline
@@ -45,7 +46,7 @@ class _OptionalValue(click.Command):
 
 @click.command(cls=_OptionalValue)
 @click.argument("model")
-@click.argument("files", nargs=-1, required=True)
+@click.argument("files", nargs=-1)
 @views_options
 @click.option(
     "--top", default=3, show_default=True, type=click.IntRange(1), help="How many labels to show."
@@ -67,6 +68,7 @@ class _OptionalValue(click.Command):
 @workers_option
 @decoder_option
 @json_option
+@stream_options
 def predict(
     model: str,
     files: Sequence[str],
@@ -83,6 +85,8 @@ def predict(
     as_json: bool,
 ) -> None:
     """Label video FILES, or all videos of folders, with MODEL, a .keras file or a run's folder.
+
+    With --stream it follows one stream until it ends, and prints a line of JSON for each output.
 
     Exit status 1 if a file could not be read; the others are labelled all the same.
     """
