@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -10,15 +11,19 @@ import subprocess
 import sys
 
 import av
+import cv2
 import numpy as np
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from kvideo.data import demo
+from kvideo.data import demo, demo_sequences
 from kvideo.data.annotations import find_splits, read_data
+from kvideo.data.check import videos_to_check
 from kvideo.data.demo import SETTINGS, demo_data, demo_folder
+from kvideo.data.records import mirrored_classes
 from kvideo.data.textures import DIRECTIONS, DemoSettings, Texture, make_orbit
 from kvideo.errors import DataError, UsageError
 
@@ -275,7 +280,7 @@ def test_an_interrupted_write_leaves_nothing(small, tmp_path, monkeypatch):
 
 PROCESS = """
 import dataclasses, os, sys
-from kvideo.data import demo
+from kvideo.data import demo, demo_sequences
 demo.SETTINGS = dataclasses.replace(demo.SETTINGS, train=2, val=1, untrimmed=(1, 1),
                                     untrimmed_seconds=(6.0, 7.0))
 if sys.argv[2] == "die":
@@ -333,3 +338,150 @@ def test_demo_as_data(small, tmp_path, monkeypatch):
         read_data("demo", split="test")
     with pytest.raises(UsageError, match="no variant 'still'"):
         demo_data("train", variant="still")
+
+
+# ------------------------------------------------------------------------- sequences of motions
+
+TINY_SEQUENCES = dataclasses.replace(demo_sequences.SEQUENCES, train=6, val=4)
+
+
+@pytest.fixture
+def tiny_sequences(monkeypatch, tmp_path):
+    monkeypatch.setattr(demo_sequences, "SEQUENCES", TINY_SEQUENCES)
+    monkeypatch.setenv("KVIDEO_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def direction_seen(one, two):
+    """The name of the drift from one frame to the next: the one that explains it best, or None."""
+    if np.abs(one.astype(int) - two).mean() < 1:
+        return None
+    errors = {}
+    for name, degrees in DIRECTIONS.items():
+        unit = np.array([math.cos(math.radians(degrees)), -math.sin(math.radians(degrees))])
+        for step in np.arange(2.3, 3.05, 0.1):
+            matrix = np.float32([[1, 0, step * unit[0]], [0, 1, step * unit[1]]])
+            moved = cv2.warpAffine(one, matrix, one.shape[::-1], flags=cv2.INTER_CUBIC)
+            error = np.abs(moved.astype(float) - two)[4:-4, 4:-4].mean()
+            errors[name] = min(error, errors.get(name, np.inf))
+    return min(errors, key=errors.get)
+
+
+def test_frames_have_the_labels_of_the_motion_that_led_to_them(tiny_sequences):
+    train, val = (read_data("demo-frames", split=split) for split in ("train", "val"))
+    assert (len(train), len(val)) == (6, 4) and train.per_frame and not train.flip_safe
+    assert train.class_names == tuple(sorted(DIRECTIONS)) and train == read_data(
+        "demo-frames", per_frame=True
+    )
+    right = total = 0
+    for record in train.records:
+        frames = gray(record.path)
+        assert frames.shape[1:] == (64, 64)
+        segments = record.track.segments
+        assert 2 <= len(segments) <= 4 and segments[0].start == 0
+        assert all(0.95 <= s.end - s.start <= 2.55 for s in segments)
+        assert all(a.label != b.label for a, b in zip(segments, segments[1:], strict=False))
+        assert segments[-1].end == pytest.approx(len(frames) / 15, abs=1e-4)
+        labels = record.track.fitted(len(frames) / 15, 15, len(frames), lambda: 0).at(
+            np.arange(len(frames)) / 15
+        )
+        for n in range(1, len(frames)):
+            seen = direction_seen(frames[n - 1], frames[n])
+            right += seen == train.class_names[labels[n]]
+            total += 1
+    assert right / total > 0.95
+
+
+def test_the_order_is_the_only_difference(tiny_sequences):
+    videos = read_data("demo-order")
+    assert videos.class_names == ("down_then_up", "up_then_down") and not videos.flip_safe
+    assert mirrored_classes(videos.class_names) is None and not videos.per_frame
+    assert videos.class_counts().tolist() == [3, 3]
+    by_group = {}
+    for record in videos.records:
+        by_group.setdefault(record.group, []).append(gray(record.path))
+    for one, two in by_group.values():
+        assert len(one) == len(two) and 6.5 < len(one) / 15 < 7.6
+        np.testing.assert_array_equal(one[0], two[0])  # the same texture
+        moves = [[direction_seen(a, b) for a, b in zip(v, v[1:], strict=False)] for v in (one, two)]
+        still = [[m is None for m in row] for row in moves]
+        assert still[0] == still[1]  # at the same times
+        runs = [(k, len(list(g))) for k, g in itertools.groupby(still[0])]
+        assert [k for k, _ in runs] == [True, False, True, False, True]
+        lead, first, pause, second, tail = (n for _, n in runs)
+        assert lead >= 14 and tail >= 15 and pause == 45
+        assert 11 <= first <= 15 and 11 <= second <= 15
+        for row, names in zip(
+            moves, (("down_left", "up_right"), ("up_right", "down_left")), strict=True
+        ):
+            assert set(row[lead : lead + first]) == {names[0]}
+            assert set(row[-tail - second : -tail]) == {names[1]}
+
+
+def test_words_for_the_sequences(tiny_sequences):
+    for word in ("demo-frames", "demo-order"):
+        assert find_splits(word) == ("train", "val")
+        assert len(read_data(word, split="all")) == 10
+        reverse = tuple(reversed(read_data(word).class_names))
+        again = read_data(word, class_names=reverse)
+        assert again.class_names == reverse
+        assert len(videos_to_check(word)) == 10
+    first, turned = read_data("demo-frames").records[0], again_first(reverse=True)
+    last = len(DIRECTIONS) - 1
+    assert [s.label for s in turned.track.segments] == [
+        last - s.label for s in first.track.segments
+    ]
+    assert turned.labels == tuple(last - label for label in first.labels)
+    with pytest.raises(DataError, match="demo-order has one label for each video"):
+        read_data("demo-order", per_frame=True)
+    with pytest.raises(UsageError, match="no part 'untrimmed'; it has train, val"):
+        demo_data("untrimmed", variant="order")
+    top = demo_folder(variant="order")
+    assert sorted(p.name for p in top.iterdir()) == ["demo.json", "train", "val"]
+    assert demo_folder(variant="frames") != top
+    # The file of segments is an annotation file of its own.
+    as_file = read_data(demo_folder(variant="frames") / "segments.csv", per_frame=True)
+    assert [r.track.segments for r in as_file.records] == [
+        r.track.segments for r in read_data("demo-frames").records
+    ]
+
+
+def again_first(reverse):
+    names = sorted(DIRECTIONS, reverse=reverse)
+    return read_data("demo-frames", class_names=names).records[0]
+
+
+def test_sequences_are_the_same_everywhere_and_whole(tiny_sequences, tmp_path):
+    for variant in ("frames", "order"):
+        one = demo_folder(tmp_path / "one", variant=variant)
+        two = demo_folder(tmp_path / "two", variant=variant)
+        files = sorted(p.relative_to(one) for p in one.rglob("*") if p.is_file())
+        assert all((one / f).read_bytes() == (two / f).read_bytes() for f in files)
+        (one / files[-1]).unlink()
+        assert demo_folder(tmp_path / "one", variant=variant) == one  # made again
+        assert (one / files[-1]).exists()
+
+
+@pytest.mark.slow
+def test_one_second_does_not_tell_the_order(tiny_sequences, monkeypatch):
+    """Windows with a motion, by the motion they show: the class is a coin's toss.
+
+    A window's best evidence is the direction it sees, where in it the motion begins and ends, and
+    how much stillness there is around it.
+    """
+    settings = dataclasses.replace(TINY_SEQUENCES, train=60)
+    monkeypatch.setattr(demo_sequences, "SEQUENCES", settings)
+    rng = np.random.default_rng(0)
+    rows, labels, groups = [], [], []
+    for record in read_data("demo-order").records:
+        frames = gray(record.path)
+        seen = [direction_seen(a, b) for a, b in zip(frames, frames[1:], strict=False)]
+        step = np.array([{None: 0, "up_right": 1, "down_left": -1}[name] for name in seen])
+        for start in rng.integers(0, len(step) - 13, 25):
+            rows.append(step[start : start + 14])
+            labels.append(record.labels[0])
+            groups.append(record.group)
+    rows, labels, groups = np.array(rows), np.array(labels), np.array(groups)
+    held_out = np.isin(groups, np.unique(groups)[::2])
+    tree = RandomForestClassifier(200, random_state=0).fit(rows[~held_out], labels[~held_out])
+    assert abs(tree.score(rows[held_out], labels[held_out]) - 0.5) < 0.06
