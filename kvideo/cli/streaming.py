@@ -107,7 +107,9 @@ def _follow(
     from kvideo.cli.startup import import_quietly
     from kvideo.data.live import LiveSource
     from kvideo.data.remote import open_remote
+    from kvideo.progress import Progress
     from kvideo.saving import model_file, read_info
+    from kvideo.text import plural
 
     def say(line: str) -> None:
         click.echo(f"Note: {line}", err=True)
@@ -118,18 +120,25 @@ def _follow(
     import kvideo
 
     stream = kvideo.stream(model, every=every, horizon=horizon, precision=precision)
-    begun, best = time.monotonic(), None
+    best, begun = None, time.monotonic()
+    # On a terminal that shows the outputs, a line that is drawn anew would stand between them.
+    shown = sys.stdout.isatty()
     with live, _stopped_by_signals(live), contextlib.suppress(BrokenPipeError):
-        for moment, probabilities in stream.follow(live):
-            if on_change and best == (best := int(probabilities.argmax())):
-                continue
-            _print_line(moment, probabilities, stream.class_names, top, live.dropped)
-    seconds = time.monotonic() - begun
-    click.echo(
-        f"{live.frames} frames in {seconds:.1f} s ({live.frames / seconds:.1f} a second), "
-        f"{live.dropped} dropped, {live.reconnects} reconnects.",
-        err=True,
-    )
+        with Progress(None, "following", unit="frame", quiet=shown) as progress:
+            for moment, probabilities in stream.follow(live):
+                figures = {"dropped": live.dropped, "reconnects": live.reconnects}
+                progress.update(live.frames - progress.done, **figures)
+                if on_change and best == (best := int(probabilities.argmax())):
+                    continue
+                _print_line(moment, probabilities, stream.class_names, top, live.dropped)
+            progress.update(live.frames - progress.done, dropped=live.dropped)
+    if shown:
+        seconds = max(time.monotonic() - begun, 1e-3)
+        click.echo(
+            f"{plural(live.frames, 'frame')} in {seconds:.1f} s ({live.frames / seconds:.1f} "
+            f"frames/s), dropped {live.dropped}, reconnects {live.reconnects}",
+            err=True,
+        )
 
 
 def _print_line(

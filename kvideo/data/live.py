@@ -228,7 +228,9 @@ class LiveSource:
 
     def _read_file(self) -> None:
         rate = self._spec.frame_rate
-        opener = _open_standard_input if self._source == "-" else self._opener
+        opener = self._opener if "://" in self._source else None
+        if self._source == "-":
+            opener = _open_standard_input
         with open_video(self._source, opener=opener) as video:
             window = view_windows((video.info.height, video.info.width), self._spec, 1)[0]
             count = max(1, math.ceil((video.info.duration - _TOLERANCE) * rate))
