@@ -208,7 +208,7 @@ def test_names_the_three_layers(small: Small) -> None:
 def test_saved_and_loaded_predicts_on_tf_data(small: Small, tmp_path) -> None:
     """Bytes in the model as it was built, floats from tf.data in the one from the file."""
     expected = small.predictions
-    assert expected.shape == (3, len(NAMES)) and np.ptp(expected, axis=0).max() > 1e-3
+    assert expected.shape == (3, len(NAMES)) and np.ptp(expected, axis=0).max() > 2e-4
     np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-5)
     save_model(small.model, tmp_path / "m.keras", small.info)
     loaded = load_model(tmp_path / "m.keras")
