@@ -83,7 +83,7 @@ class Stream:
     A causal model (recurrent over time, or a mean over frames) sees each frame once; its outputs
     are those of the whole clip up to this frame. Any other model runs on the last T frames; before
     T have come, the first one stands for those missing. Either way memory and time for a frame do
-    not grow.
+    not grow. What becomes of the model's weights afterwards has no effect.
 
     Args:
         model: as `stream` loads it.
@@ -267,11 +267,14 @@ def _engine(model: keras.Model, horizon: float) -> tuple[_Engine, int]:
 
 def _info(model: keras.Model) -> ModelInfo:
     """What the model carries, or the least that its input says."""
-    shape = model.input_shape
+    try:
+        shape = model.input_shape
+    except (AttributeError, ValueError):  # a model that was never called
+        shape = None
     if not isinstance(shape, tuple) or len(shape) != 5 or None in shape[1:] or shape[-1] != 3:
         raise UsageError(
-            f'the model "{model.name}" takes {shape}; to follow a stream it must take one RGB clip '
-            "of a fixed size, (None, T, H, W, 3)."
+            f'to follow a stream the model "{model.name}" must take one RGB clip of a fixed size, '
+            f"(None, T, H, W, 3), not {shape}."
         )
     if getattr(model, "kvideo_info", None) is not None:
         return model_info(model)

@@ -159,6 +159,7 @@ def test_a_clock_that_jumps_goes_on(tmp_path: Path) -> None:
 # -- late consumers ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_late_consumer_loses_the_oldest_frames_of_a_live_stream(data: bytes) -> None:
     with Server(over_tcp(data, seconds=3.0)) as server:
         frames, live = collect(server.url(), slow=0.25, reconnect=0)
@@ -167,6 +168,7 @@ def test_a_late_consumer_loses_the_oldest_frames_of_a_live_stream(data: bytes) -
     assert numbers(frames) == sorted(numbers(frames))
 
 
+@pytest.mark.slow
 def test_of_a_file_nothing_is_dropped_unless_it_is_paced(numbered: Path) -> None:
     frames, live = collect(numbered, slow=0.04)
     assert live.frames == 30 and live.dropped == 0
@@ -210,6 +212,7 @@ def test_a_file_on_a_server_is_a_file(data: bytes) -> None:
 # -- streams that break off ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["tcp", "http"])
 def test_a_stream_that_stops_and_comes_back(scheme: str, data: bytes) -> None:
     half = data[: len(data) // 2]
@@ -218,9 +221,8 @@ def test_a_stream_that_stops_and_comes_back(scheme: str, data: bytes) -> None:
 
     def serve(connection: socket.socket, number: int) -> None:
         once = over_tcp if scheme == "tcp" else over_http
-        server = servers[-1]
         once(half, 1.5)(connection, number)
-        server.close()  # for a while nobody answers
+        servers[-1].close()  # for a while nobody answers
 
     def come_back() -> None:
         servers.append(Server(serve, first_port))
@@ -230,7 +232,7 @@ def test_a_stream_that_stops_and_comes_back(scheme: str, data: bytes) -> None:
     later.start()
     lines: list[str] = []
     url = servers[0].url(scheme, "/live.ts")
-    frames, live = collect(url, reconnect=4, timeout=5, say=lines.append)
+    frames, live = collect(url, reconnect=3, timeout=5, say=lines.append)
     later.join()
     assert len(servers) == 2 and live.reconnects == 1, lines
     before, after = ([frame for frame in frames if frame.connection == number] for number in (0, 1))
@@ -239,6 +241,7 @@ def test_a_stream_that_stops_and_comes_back(scheme: str, data: bytes) -> None:
     assert any("refused" in line or "attempt 2" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_times_go_on_by_the_clock_after_an_interruption(data: bytes) -> None:
     lines: list[str] = []
 
