@@ -130,6 +130,14 @@ def functional_graph(operation: Any) -> Any:
     return graph if hasattr(graph, "_run_through_graph") else None
 
 
+def as_functional(model: Any) -> keras.Model | None:
+    """A functional or sequential model as a functional one of the same layers; None of others."""
+    if not isinstance(model, keras.Model) or not model.built or functional_graph(model) is None:
+        return None
+    graph = functional_graph(model)
+    return graph if graph is model else keras.Model(graph.input, graph.output, name=model.name)
+
+
 def count_layer_parameters(layer: keras.Layer) -> int:
     """The parameters of one layer, as `count_parameters` counts."""
     statistics = {id(variable) for variable in _statistics(layer)}

@@ -15,7 +15,7 @@ from kvideo.errors import DataError, ModelFileError, UsageError
 from kvideo.files import check_writable
 from kvideo.registry import MODELS, Entry, find
 from kvideo.saving import BuilderInfo, ModelInfo, read_info, save_model
-from kvideo.text import plural
+from kvideo.text import enumerate_words, plural
 from kvideo.weights.labels import LABEL_SETS, published_class_names
 
 if TYPE_CHECKING:
@@ -206,7 +206,9 @@ def _check_published_name(name: str, model: str, names: Mapping[str, Any]) -> No
         return
     others = [other for other, published in PUBLISHED.items() if name in published]
     if others:
-        raise UsageError(f'the weights "{name}" are of {" and ".join(others)}, not of {model}.')
+        own = " or ".join(f'"{each}"' for each in names)
+        has = f"it has {own}" if own else f"it has none, but {enumerate_words(others)} have"
+        raise UsageError(f'there are no weights "{name}" of {model}; {has}.')
     if near := difflib.get_close_matches(name, names, n=1):
         raise UsageError(f'{model} has no weights "{name}". Did you mean "{near[0]}"?')
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kvideo.analysis import functional_graph, graph_nodes
+from kvideo.analysis import as_functional, functional_graph, graph_nodes
 from kvideo.errors import UsageError
 from kvideo.layers.depthwise import DepthwiseConv3D
 
@@ -45,10 +45,11 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     Raises:
         UsageError: the model is of another kind, so its layers are not known.
     """
-    if not can_fold(model):
-        raise UsageError(
-            f'the model "{model.name}" is not functional, so its batch norms cannot be found.'
-        )
+    source = as_functional(model)
+    if source is None:
+        name = getattr(model, "name", model)
+        raise UsageError(f'the model "{name}" is not functional, so its batch norms are not known.')
+    info, model = getattr(model, "kvideo_info", None), source
     partner = {id(norm): convolution for norm, convolution in _foldable(model)}
     folded = {id(convolution) for convolution in partner.values()}
     copies: dict[int, Any] = {}
@@ -88,14 +89,14 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
             copies[id(layer)].set_weights(_folded_weights(layer, norms[id(layer)]))
         elif id(layer) not in partner and layer.weights:
             copies[id(layer)].set_weights(layer.get_weights())
-    if hasattr(model, "kvideo_info"):
-        result.kvideo_info = model.kvideo_info
+    if info is not None:
+        result.kvideo_info = info
     return result
 
 
 def can_fold(model: keras.Model) -> bool:
     """Whether the model's layers are known, so that `fold_batch_norm` takes it."""
-    return bool(model.built) and functional_graph(model) is not None
+    return as_functional(model) is not None
 
 
 def inner_layers(model: Any) -> Iterator[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from kvideo.analysis import as_functional
 from kvideo.errors import UnknownNameError, UsageError
 from kvideo.layers.nonlocal_block import NonLocalBlock3D
 
@@ -39,7 +40,10 @@ def insert_nonlocal(model: keras.Model, after: str | Sequence[str], **options: A
     names = [after] if isinstance(after, str) else list(after)
     if not names:
         raise UsageError("after must name at least one layer.")
-    source = _functional(model)
+    source = as_functional(model)
+    if source is None:
+        name = getattr(model, "name", model)
+        raise UsageError(f'the model "{name}" is not functional, so no layer can be put into it.')
     blocks = {name: _block(source, name, options) for name in names}
     if len({block.name for block in blocks.values()}) < len(names):
         raise UsageError(f"after names a place twice: {', '.join(names)}.")
@@ -64,16 +68,6 @@ def insert_nonlocal(model: keras.Model, after: str | Sequence[str], **options: A
     return result
 
 
-def _functional(model: keras.Model) -> keras.Model:
-    """The graph of a functional or sequential model as a model, with the same layers."""
-    graph = getattr(model, "_functional", None) or model
-    if not hasattr(graph, "_nodes_by_depth"):
-        raise UsageError(
-            f'the model "{model.name}" is not functional, so no layer can be put into it.'
-        )
-    return keras.Model(graph.input, graph.output, name=model.name)
-
-
 def _block(model: keras.Model, name: str, options: dict[str, Any]) -> NonLocalBlock3D:
     """The block to put behind a layer of the model."""
     layers = {layer.name: layer for layer in model.layers}
@@ -81,6 +75,8 @@ def _block(model: keras.Model, name: str, options: dict[str, Any]) -> NonLocalBl
         near = difflib.get_close_matches(name, layers, n=1)
         hint = f' Did you mean "{near[0]}"?' if near else ""
         raise UnknownNameError(f'the model "{model.name}" has no layer "{name}".{hint}')
+    if isinstance(layers[name], keras.layers.InputLayer):
+        raise UsageError(f'"{name}" is the model\'s input; name the layer behind it.')
     output = layers[name].output
     if not hasattr(output, "shape") or len(output.shape) != 5:
         shape = getattr(output, "shape", "several tensors")

@@ -551,3 +551,46 @@ def test_views_and_several_labels_are_told(small, tmp_path):
     model = with_info(keras.Model(small.input, small.output), multi_label=True, views=Views(3, 3))
     info = json.loads(Path(kvideo.export(model, tmp_path / "m.onnx").info).read_text("utf-8"))
     assert info["multi_label"] is True and info["views"] == {"num_clips": 3, "num_crops": 3}
+
+
+def test_a_fault_shows_where_one_class_has_all_of_the_probability(tmp_path, monkeypatch):
+    """Probabilities of 1 and 0 are right to the last digit whatever the network does."""
+    model = classifier(L.Conv3D(4, 3, name="conv"), L.GlobalAveragePooling3D())
+    head = model.get_layer("logits")
+    head.set_weights([weight * 3000 for weight in head.get_weights()])
+    faulty = keras.models.clone_model(model)
+    faulty.set_weights(model.get_weights())
+    kernel = faulty.get_layer("conv").kernel
+    kernel.assign(kernel * 1.01)
+    clips = np.random.default_rng(0).integers(0, 256, (2, *SHAPE)).astype("float32")
+    right, wrong = (np.asarray(network(clips)) for network in (model, faulty))
+    assert right.max(axis=1).min() > 0.999 and np.abs(right - wrong).max() < 1e-3
+    assert kvideo.export(model, tmp_path / "right.onnx").max_difference < 1e-2
+    monkeypatch.setattr("kvideo.exporting.api._folded", lambda network: faulty)
+    with pytest.raises(KVideoError, match="differ from those of the Keras model"):
+        kvideo.export(model, tmp_path / "wrong.onnx")
+    assert not (tmp_path / "wrong.onnx").exists()
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", None])
+def test_each_kind_of_output_is_compared(tmp_path, activation):
+    model = classifier(L.GlobalAveragePooling3D(), activation=activation)
+    result = kvideo.export(model, tmp_path / "m.onnx")
+    assert 0 <= result.max_difference < 1e-4 < result.allowed_difference
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("m.onx", "Did you mean .onnx"), ("m.h5", "ends in .h5"),
+                          ("m.tflit", "Did you mean .tflite")]
+)  # fmt: skip
+def test_a_mistyped_ending_is_no_folder(small, tmp_path, name, message):
+    with pytest.raises(UsageError, match=message):
+        kvideo.export(small, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_fails_only_when_it_runs_names_the_layer(tmp_path):
+    model = classifier(L.Conv3D(4, 3, groups=1), L.Conv3D(4, 1, groups=2, name="grouped"))
+    with pytest.raises(KVideoError, match='Conv3D layer "grouped"'):
+        kvideo.export(model, tmp_path / "m.tflite", batch=DYNAMIC)
+    assert not list(tmp_path.iterdir())

@@ -942,3 +942,18 @@ def test_the_model_takes_a_mapping_and_refuses_names_that_it_has_not():
         build(kernel_t={"block99_depthwise": 3})
     lecture = build(backbone="lecture", temporal_padding="edge")
     assert lecture.get_layer("feature_map").output.shape == (None, 2, 8, 8, 24)
+
+
+def test_messages_that_help():
+    inputs = keras.Input((8, 8, 4))
+    y = keras.layers.BatchNormalization(name="norm")(inputs)
+    model = keras.Model(inputs, y)
+    found = kvideo.inflate(model, 3, per_frame=["norm"])
+    clips = np.random.default_rng(0).normal(size=(2, 3, 8, 8, 4)).astype("float32")
+    np.testing.assert_allclose(found(clips)[:, 1], model(clips[:, 1]), atol=1e-6)
+    y = keras.layers.MultiHeadAttention(2, 3, name="attention")(inputs, inputs)
+    with pytest.raises(UsageError, match='"attention"') as raised:
+        kvideo.inflate(keras.Model(inputs, y), 3)
+    assert "per_frame" not in str(raised.value)
+    with pytest.raises(UsageError, match="stride_t must be a mapping"):
+        kvideo.inflate(model, 3, stride_t=2)

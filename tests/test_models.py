@@ -300,6 +300,11 @@ def test_refuses_a_number_of_classes(num_classes):
         kvideo.models.slow_fusion(num_classes)
 
 
+def test_refuses_more_classes_than_memory_holds():
+    with pytest.raises(UsageError, match="num_classes must be at most 1,000,000, not 1000000000"):
+        kvideo.models.slow_fusion(10**9)
+
+
 def test_unknown_backbone_gets_a_suggestion():
     for wrong, right in (
         ("resnet5", "ResNet50"),

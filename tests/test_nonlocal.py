@@ -325,3 +325,11 @@ def test_refusals() -> None:
 
     with pytest.raises(UsageError, match="not functional"):
         kvideo.insert_nonlocal(Unknown(), "conv1")
+
+
+def test_the_input_takes_no_block():
+    model = kvideo.models.slow_fusion(3, input_shape=(4, 16, 16, 3))
+    with pytest.raises(UsageError, match='"clip" is the model\'s input'):
+        kvideo.insert_nonlocal(model, "clip")
+    with pytest.raises(UsageError, match='"slow.keras" is not functional'):
+        kvideo.insert_nonlocal("slow.keras", "clip")

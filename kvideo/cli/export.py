@@ -55,7 +55,7 @@ class _Batch(click.ParamType):
     default=1e-3,
     show_default=True,
     type=click.FloatRange(0),
-    help="The largest difference from the Keras model, as a share of the largest output.",
+    help="The largest difference from the Keras model, as a share of the largest logit.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
 @json_option

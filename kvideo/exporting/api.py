@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from kvideo.files import is_disk_full
 from kvideo.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     import keras
 
@@ -30,6 +31,8 @@ TOLERANCE = 1e-3
 INPUT = "clip"
 _LAYOUT = "batch, time, height, width, channels"
 _COARSE = 8  # pixels
+# Probabilities below and above these tell nothing that a runtime has to keep.
+_LEAST, _LEAST_BELOW_ONE = 1e-30, 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +89,9 @@ def export(
         out: a folder to make for a SavedModel, a `.onnx` file, or a `.tflite` file.
         format: `"saved_model"`, `"onnx"` or `"litert"`; by default what the ending of `out` says.
         batch: clips at once, a number or `"dynamic"`: any number. By default dynamic; 1 for LiteRT.
-        tolerance: the largest difference that is accepted, as a share of the largest output.
+        tolerance: the largest difference that is accepted, as a share of the largest output (or of
+            1, if that is more). Probabilities are compared by their logits, as far as they tell
+            them: where one class has all of it, the probabilities themselves say nothing.
         overwrite: replace what is there.
         verbose: progress on standard error.
 
@@ -112,10 +117,14 @@ def export(
         expected = np.asarray(network(clips, training=False))
         progress.update()
         with place.writing() as temporary:
-            run = _convert(_folded(network), clips.dtype, kind, size, temporary.model)
+            folded = _folded(network)
+            scores = functools.partial(_scores, activation=_last_activation(network))
+            counts = (size,) if size else (len(clips), 1)  # of any batch size, two are tried
+            found = _convert(folded, clips, counts, kind, size, temporary.model)
             progress.update()
-            allowed = float(tolerance * np.abs(expected).max())
-            difference = _difference(run, clips, expected, size)
+            allowed = float(tolerance * max(1.0, np.abs(scores(expected)).max()))
+            differences = [np.abs(scores(x) - scores(expected[: len(x)])).max() for x in found]
+            difference = float(np.max(differences))  # not Python's max, which may lose a NaN
             if not difference <= allowed:
                 raise KVideoError(
                     f"{out} was not written: its outputs differ from those of the Keras model by "
@@ -199,18 +208,24 @@ def _folded(network: keras.Model) -> keras.Model:
 
 
 def _convert(
-    network: keras.Model, dtype: np.dtype, kind: Format, size: int | None, path: Path
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Writes the model to `path` and loads it from there."""
+    network: keras.Model,
+    clips: np.ndarray,
+    counts: Sequence[int],
+    kind: Format,
+    size: int | None,
+    path: Path,
+) -> list[np.ndarray]:
+    """Writes the model to `path`, loads it from there, and runs it on so many of the clips."""
     import tensorflow as tf
 
     shape = (size, *network.input_shape[1:])
-    spec = tf.TensorSpec(shape, tf.as_dtype(dtype), name=INPUT)
+    spec = tf.TensorSpec(shape, tf.as_dtype(clips.dtype), name=INPUT)
     module = kind.module()
     try:
         module.write(network, path, [spec], _output_name(network))
-        return module.load(path)
-    except Exception as cause:  # each converter has its own ways to fail
+        run = module.load(path)
+        return [np.asarray(run(clips[:count])) for count in counts]
+    except Exception as cause:  # each converter and runtime has its own ways to fail
         if is_disk_full(cause) or isinstance(cause, KVideoError | MemoryError):
             raise
         raise KVideoError(_explain(cause, network, kind, size)) from cause
@@ -236,22 +251,25 @@ def _listed(layers: list[str]) -> str:
     return ", the ".join(layers[:3]) + (f" and {more} more" if more > 0 else "")
 
 
-def _difference(
-    run: Callable[[np.ndarray], np.ndarray],
-    clips: np.ndarray,
-    expected: np.ndarray,
-    size: int | None,
-) -> float:
-    """The largest difference; of any batch size, two are tried."""
-    counts = [len(clips)] if size else [len(clips), 1]
-    differences = [np.abs(run(clips[:n]) - expected[:n]).max() for n in counts]
-    return float(np.max(differences))  # not Python's max, which may lose a NaN
+def _scores(outputs: np.ndarray, activation: str) -> np.ndarray:
+    """What a softmax (up to a constant) or sigmoid was applied to; other outputs as they are."""
+    outputs = np.asarray(outputs, np.float64)
+    if activation == "softmax":
+        logs = np.log(np.maximum(outputs, _LEAST))
+        return logs - logs.mean(axis=-1, keepdims=True)
+    if activation == "sigmoid":
+        inside = np.clip(outputs, _LEAST, 1 - _LEAST_BELOW_ONE)
+        return np.log(inside) - np.log1p(-inside)
+    return outputs
+
+
+def _last_activation(network: keras.Model) -> str:
+    return getattr(getattr(network.layers[-1], "activation", None), "__name__", "")
 
 
 def _output_name(network: keras.Model) -> str:
     """`"logits"` for a model without a final activation, else `"probabilities"`."""
-    activation = getattr(network.layers[-1], "activation", None)
-    return "logits" if getattr(activation, "__name__", "") == "linear" else "probabilities"
+    return "logits" if _last_activation(network) == "linear" else "probabilities"
 
 
 def _tensor(name: str, size: int | None, example: np.ndarray) -> dict[str, Any]:

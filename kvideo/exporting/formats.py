@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import os
 from dataclasses import dataclass
@@ -55,6 +56,18 @@ _TABLE = (
     Format("onnx", "ONNX", ".onnx", "onnx", ("tf2onnx", "onnx", "onnxruntime")),
     Format("litert", "LiteRT", ".tflite", "litert", ("ai_edge_litert",), dynamic=False),
 )
+_OTHER_FILES = (
+    ".h5",
+    ".hdf5",
+    ".keras",
+    ".pb",
+    ".pt",
+    ".pth",
+    ".zip",
+    ".json",
+    ".engine",
+    ".mlmodel",
+)
 FORMATS = tuple(each.name for each in _TABLE)
 
 
@@ -63,11 +76,12 @@ def choose_format(name: str | None, out: str | os.PathLike[str]) -> Format:
 
     Raises:
         UnknownNameError: there is none of that name.
-        UsageError: the path ends as those of another format do.
+        UsageError: the path ends as those of another format do, or nearly so.
     """
     ending = Path(out).suffix.lower()
     by_ending = next((each for each in _TABLE if each.ending == ending), _TABLE[0])
     if name is None:
+        _check_ending(ending, out)
         return by_ending
     found = next((each for each in _TABLE if each.name == name), None)
     if found is None:
@@ -79,3 +93,17 @@ def choose_format(name: str | None, out: str | os.PathLike[str]) -> Format:
             else f"a {found.title} is a folder, whose name does not end in {ending}: {out}."
         )
     return found
+
+
+def _check_ending(ending: str, out: str | os.PathLike[str]) -> None:
+    """Refuses what was meant to be a file's ending; anything else names a SavedModel's folder."""
+    known = [each.ending for each in _TABLE if each.ending]
+    if ending in known:
+        return
+    near = difflib.get_close_matches(ending, known, n=1)
+    if near or ending in _OTHER_FILES:
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UsageError(
+            f"{out} ends in {ending}, which is no format's ending: .onnx and .tflite are, and a "
+            f"name without an ending is a SavedModel's folder.{hint}"
+        )

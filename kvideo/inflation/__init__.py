@@ -114,6 +114,11 @@ def inflate_onto(
     ):
         if value not in known:
             raise UsageError(f"{argument} must be one of {known}, not {value!r}.")
+    if stride_t is not None and not isinstance(stride_t, Mapping):
+        raise UsageError(
+            f'stride_t must be a mapping from layer names to numbers, such as {{"pool1": 2}}, not '
+            f"{stride_t!r}."
+        )
     found = survey(model_2d)
     convolutions = [layer for layer in found.layers if _of(layer, CONVOLUTIONS)]
     strided = [layer for layer in found.layers if _of(layer, STRIDED)]

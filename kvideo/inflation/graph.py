@@ -237,6 +237,7 @@ class Inflation:
 
     def _options(self, operation: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Keyword arguments; within a model called with `training=False`, that too."""
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}
         if self._training is None or not getattr(operation, "_call_has_training_arg", False):
             return kwargs
         return {"training": self._training, **kwargs}

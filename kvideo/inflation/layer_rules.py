@@ -22,7 +22,7 @@ from kvideo.inflation.rule import (
 )
 from kvideo.layers.drop_path import DropPath
 from kvideo.layers.inflation import FramePooling
-from kvideo.layers.normalization import BatchNorm
+from kvideo.layers.normalization import BatchNorm, ReLU
 from kvideo.layers.pixels import PixelNormalization
 
 
@@ -152,7 +152,7 @@ STRIDED = (*CONVOLUTIONS, *_POOLS)
 _POSITIONWISE = (
     layers.Activation, layers.ReLU, layers.LeakyReLU, layers.ELU, layers.Identity, layers.Dense,
     layers.Rescaling, layers.GaussianNoise, layers.GaussianDropout,
-    PixelNormalization, DropPath,
+    PixelNormalization, DropPath, ReLU,
 )  # fmt: skip
 MERGES = (
     layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum,
@@ -200,10 +200,11 @@ def rule_for(layer: keras.Layer) -> Rule:
         return _same
     if kind in RULES:
         return RULES[kind]
+    alone = all(len(node.input_tensors) < 2 for node in layer._inbound_nodes)
+    hint = f'per_frame=["{layer.name}"] runs it on each frame by itself; otherwise build'
     raise refuse(
         layer,
-        f'there is no rule for its class. per_frame=["{layer.name}"] runs it on each frame by '
-        "itself; otherwise build it of other layers.",
+        f"there is no rule for its class. {hint if alone else 'Build'} it of other layers.",
     )
 
 

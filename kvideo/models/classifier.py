@@ -27,6 +27,7 @@ RESERVED_NAMES = ("clip", "normalization", "feature_map", "features", "logits", 
 
 _CHANNELS = {3: "RGB", 2: "optical flow"}
 
+_MOST_CLASSES = 1_000_000  # more is a mistake, and would take all memory
 WEIGHT_FILES = (".keras", ".weights.h5")
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
@@ -255,6 +256,8 @@ def classifier_head(
         UsageError: an argument is out of its range.
     """
     num_classes = check_count("num_classes", num_classes)
+    if num_classes > _MOST_CLASSES:
+        raise UsageError(f"num_classes must be at most {_MOST_CLASSES:,}, not {num_classes}.")
     try:
         activation = keras.activations.get(classifier_activation)
     except (TypeError, ValueError):
