@@ -76,7 +76,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
         for x in model.inputs
     ]
     result = keras.models.clone_model(
-        model,
+        functional_graph(model),  # Keras refuses `call_function` for a Sequential itself
         input_tensors=inputs if len(inputs) > 1 else inputs[0],
         clone_function=clone,
         call_function=call,
