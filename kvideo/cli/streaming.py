@@ -111,8 +111,14 @@ def _follow(
     from kvideo.saving import model_file, read_info
     from kvideo.text import plural
 
+    # On a terminal that shows the outputs, a line that is drawn anew would stand between them.
+    shown = sys.stdout.isatty()
+
     def say(line: str) -> None:
-        click.echo(f"Note: {line}", err=True)
+        if shown:
+            click.echo(f"Note: {line}", err=True)
+        else:
+            progress.write(f"Note: {line}")
 
     spec = read_info(model_file(model)).clip_spec
     live = LiveSource(source, spec, opener=open_remote, say=say, **of_source)
@@ -121,8 +127,6 @@ def _follow(
 
     stream = kvideo.stream(model, every=every, horizon=horizon, precision=precision)
     best, begun = None, time.monotonic()
-    # On a terminal that shows the outputs, a line that is drawn anew would stand between them.
-    shown = sys.stdout.isatty()
     with live, _stopped_by_signals(live), contextlib.suppress(BrokenPipeError):
         with Progress(None, "following", unit="frame", quiet=shown) as progress:
             for moment, probabilities in stream.follow(live):
