@@ -78,7 +78,7 @@ def stream_options(command: Any) -> Any:
                 option = next(iter(options)).replace("_", "-")
                 raise UsageError(f"--{option} is a stream's; give --stream as well.")
             if not given["files"]:
-                raise UsageError("name the video files to label, or a --stream to follow.")
+                raise _missing_files()
             command(**given)
             return
         if given["files"]:
@@ -91,6 +91,16 @@ def stream_options(command: Any) -> Any:
     for option in reversed(_OPTIONS):
         run = option(run)
     return run
+
+
+def _missing_files() -> click.MissingParameter:
+    """What click says of a required argument, which FILES are only without a stream."""
+    return click.MissingParameter(
+        "Name the video files to label, or a --stream to follow.",
+        click.get_current_context(),
+        param_hint="'FILES...'",
+        param_type="argument",
+    )
 
 
 def _follow(
