@@ -274,7 +274,7 @@ def _info(model: keras.Model) -> ModelInfo:
     if not isinstance(shape, tuple) or len(shape) != 5 or None in shape[1:] or shape[-1] != 3:
         raise UsageError(
             f'to follow a stream the model "{model.name}" must take one RGB clip of a fixed size, '
-            f"(None, T, H, W, 3), not {shape}."
+            f"(None, T, H, W, 3), not {shape or 'an unknown input'}."
         )
     if getattr(model, "kvideo_info", None) is not None:
         return model_info(model)

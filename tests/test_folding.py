@@ -145,6 +145,14 @@ def test_models_within_models():
     assert_same_outputs(model, folded)
 
 
+def test_a_sequential_model():
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), BatchNorm()])
+    randomize(model)
+    folded = kvideo.fold_batch_norm(model)
+    assert not norms(folded)
+    assert_same_outputs(model, folded)
+
+
 def test_precision_of_the_layers_stays():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

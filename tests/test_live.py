@@ -8,6 +8,7 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import video_files
@@ -154,6 +155,27 @@ def test_a_clock_that_jumps_goes_on(tmp_path: Path) -> None:
     assert 28 <= live.frames <= 31 and live.reconnects == 0
     assert np.diff(times(frames)).max() < 0.11
     assert {number for number in numbers(frames)} == set(range(10))
+
+
+def test_pictures_without_times_are_timed_by_the_clock() -> None:
+    """Motion JPEG over HTTP, as web cameras send it."""
+
+    def serve(connection: socket.socket, number: int) -> None:
+        read_request(connection)
+        connection.sendall(
+            b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace;boundary=next\r\n\r\n"
+        )
+        for index in range(24):
+            picture = video_files.picture(index)[..., ::-1]
+            data = cv2.imencode(".jpg", picture)[1].tobytes()
+            head = b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
+            connection.sendall(head % len(data) + data + b"\r\n")
+            time.sleep(1 / 8)  # not the 25 a second that FFmpeg takes them for
+
+    with Server(serve) as server:
+        frames, live = collect(server.url("http", "/mjpeg"), reconnect=0, timeout=5)
+    assert live.live and 2.0 < frames[-1].time < 4.5
+    assert numbers(frames) == sorted(numbers(frames)) and numbers(frames)[-1] >= 20
 
 
 # -- late consumers ------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ def test_a_model_with_a_mean_over_time(video: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "name the video files"),
+        ([], "Missing argument 'FILES...'. Name the video files"),
         (["a.mp4", "--stream", "b.mp4"], "not both"),
         (["a.mp4", "--every", "3"], "--every is a stream's"),
         (["a.mp4", "--keep-all"], "--keep-all is a stream's"),

@@ -148,6 +148,20 @@ def test_an_output_at_every_nth_frame(name: str) -> None:
         np.testing.assert_allclose(output, expected[index - index % 4], atol=1e-6)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_model_of_ones_own(causal: bool) -> None:
+    import keras
+
+    first = keras.layers.Conv3D(4, (1 if causal else 3, 3, 3), strides=(1, 2, 2))
+    layers = [first, keras.layers.BatchNormalization(), keras.layers.ReLU()]
+    layers += [keras.layers.GlobalAveragePooling3D(), keras.layers.Dense(3)]
+    model = randomized(keras.Sequential([keras.Input((FRAMES, SIDE, SIDE, 3)), *layers]))
+    stream, clip = kvideo.stream(model), frames()
+    assert stream.causal == causal and stream.class_names == ("0", "1", "2")
+    output = [stream.step(frame) for frame in clip][-1]
+    np.testing.assert_allclose(output, whole(model, clip.astype("float32")), atol=1e-3, rtol=1e-4)
+
+
 # -- frames of any size --------------------------------------------------------------------------
 
 

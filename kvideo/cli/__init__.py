@@ -15,7 +15,7 @@ from kvideo.errors import KVideoError
 COMMANDS = {
     "fit": "Train a model on a folder of videos.",
     "evaluate": "Test a model over many views of each video.",
-    "predict": "Label video files.",
+    "predict": "Label video files, or follow a live stream.",
     "features": "Write what a layer says of each video into files.",
     "export": "Write a model for other programs: SavedModel, ONNX, LiteRT.",
     "convert": "Make a model file of published weights.",

@@ -78,7 +78,7 @@ def stream_options(command: Any) -> Any:
                 option = next(iter(options)).replace("_", "-")
                 raise UsageError(f"--{option} is a stream's; give --stream as well.")
             if not given["files"]:
-                raise UsageError("name the video files to label, or a --stream to follow.")
+                raise _missing_files()
             command(**given)
             return
         if given["files"]:
@@ -91,6 +91,16 @@ def stream_options(command: Any) -> Any:
     for option in reversed(_OPTIONS):
         run = option(run)
     return run
+
+
+def _missing_files() -> click.MissingParameter:
+    """What click says of a required argument, which FILES are only without a stream."""
+    return click.MissingParameter(
+        "Name the video files to label, or a --stream to follow.",
+        click.get_current_context(),
+        param_hint="'FILES...'",
+        param_type="argument",
+    )
 
 
 def _follow(
@@ -111,8 +121,14 @@ def _follow(
     from kvideo.saving import model_file, read_info
     from kvideo.text import plural
 
+    # On a terminal that shows the outputs, a line that is drawn anew would stand between them.
+    shown = sys.stdout.isatty()
+
     def say(line: str) -> None:
-        click.echo(f"Note: {line}", err=True)
+        if shown:
+            click.echo(f"Note: {line}", err=True)
+        else:
+            progress.write(f"Note: {line}")
 
     spec = read_info(model_file(model)).clip_spec
     live = LiveSource(source, spec, opener=open_remote, say=say, **of_source)
@@ -121,8 +137,6 @@ def _follow(
 
     stream = kvideo.stream(model, every=every, horizon=horizon, precision=precision)
     best, begun = None, time.monotonic()
-    # On a terminal that shows the outputs, a line that is drawn anew would stand between them.
-    shown = sys.stdout.isatty()
     with live, _stopped_by_signals(live), contextlib.suppress(BrokenPipeError):
         with Progress(None, "following", unit="frame", quiet=shown) as progress:
             for moment, probabilities in stream.follow(live):

@@ -169,11 +169,14 @@ class LiveSource:
         # A daemon: some of FFmpeg's inputs cannot be interrupted.
         self._thread = threading.Thread(target=self._run, name="kvideo-live", daemon=True)
         self._thread.start()
-        while (frame := self._take()) is not None:
-            self.frames += 1
-            yield frame
-        if self._error is not None and not self._stopping:
-            raise self._error
+        try:
+            while (frame := self._take()) is not None:
+                self.frames += 1
+                yield frame
+            if self._error is not None and not self._stopping:
+                raise self._error
+        finally:
+            self.stop()  # also where the consumer has left
 
     def _take(self) -> LiveFrame | None:
         with self._changed:
@@ -193,11 +196,15 @@ class LiveSource:
     # -- what the thread does ------------------------------------------------------------------
 
     def _run(self) -> None:
+        from av.error import FFmpegError
+
         try:
             if self._kind == "file":
                 self._read_file()
             else:
                 self._read_live()
+        except FFmpegError as error:  # such as pixels of an unknown format
+            self._error = StreamError(f"{shown(self._source)}: {error.strerror or error}.")
         except BaseException as error:
             self._error = error
         with self._changed:
