@@ -103,6 +103,8 @@ def evaluate_model(
     info = model_info(model)
     check_match(f'"{model.name}"', is_per_frame(model), videos.source, videos.per_frame)
     if is_per_frame(model):
+        for record in videos.records:
+            check_labels(record.path, record.labels, len(info.class_names), multi_label=True)
         predictor = Predictor(model, batch_size)
         return _evaluate_frames(predictor, videos, reader, workers, info, details, on_video)
     views = views or info.views

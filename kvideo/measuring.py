@@ -196,7 +196,8 @@ def _training(model: keras.Model, request: Request) -> Callable[[], Any]:
         multi_label=multi_label,
     )
     clips = tf.constant(_clips(model, request.batch_size))
-    labels = tf.zeros(request.batch_size, tf.int32)
+    # One for each clip, or for each of its frames.
+    labels = tf.zeros((request.batch_size, *model.output_shape[1:-1]), tf.int32)
     if multi_label:
         labels = tf.zeros((request.batch_size, model.output_shape[-1]))
     return lambda: run(clips, labels).numpy()

@@ -23,8 +23,8 @@ _COLOURS = (
     "#8c6b4f", "#d977b0", "#9a9f2f", "#2fa5b5", "#b08a00",
 )  # fmt: skip
 _BACKGROUND = "#c9ced6"
-_CURVES = 8  # more curves than that nobody can follow: the ones that rise highest are drawn
-_LEGEND_ROWS = 6
+_CURVES = 8  # more curves than that nobody can follow
+_LEGEND_ROWS = 24
 
 
 def class_colours(class_names: Sequence[str]) -> list[str]:
@@ -87,8 +87,10 @@ def timeline_png(
         _strip(axes, parts or (), colours, name)
     shown = _curves(rows[-1], times, probabilities, colours)
     rows[-1].set_xlim(0, max(end, 1e-3))
-    used = {s.label for _, parts in strips for s in parts or ()} | set(shown)
-    _legend(figure, rows[0], sorted(used), class_names, colours)
+    shares = dict.fromkeys(shown, 0.0)
+    for part in (part for _, parts in strips for part in parts or ()):
+        shares[part.label] = shares.get(part.label, 0.0) + part.end - part.start
+    _legend(figure, rows[0], shares, class_names, colours)
     if title:
         rows[0].set_title(
             drawable(title, limit=90), fontsize=10, fontweight="bold", loc="left", parse_math=False
@@ -112,9 +114,9 @@ def _strip(axes: Axes, segments: Sequence[TimeSegment], colours: list[str], name
 def _curves(
     axes: Axes, times: np.ndarray, probabilities: np.ndarray, colours: list[str]
 ) -> list[int]:
-    """Draws the probabilities of the classes that matter; gives their numbers."""
-    highest = probabilities.max(axis=0)
-    shown = sorted(np.argsort(-highest, kind="stable")[:_CURVES].tolist())
+    """Draws the probabilities of the classes that win most often; gives their numbers."""
+    wins = np.bincount(probabilities.argmax(axis=1), minlength=probabilities.shape[1])
+    shown = sorted(np.argsort(-wins - probabilities.max(axis=0), kind="stable")[:_CURVES].tolist())
     marker: dict[str, Any] = {"marker": "o", "markersize": 3} if len(times) < 40 else {}
     for label in shown:
         axes.plot(times, probabilities[:, label], color=colours[label], linewidth=1.5, **marker)
@@ -130,18 +132,27 @@ def _curves(
 
 
 def _legend(
-    figure: Any, axes: Axes, used: list[int], class_names: Sequence[str], colours: list[str]
+    figure: Any,
+    axes: Axes,
+    shares: dict[int, float],
+    class_names: Sequence[str],
+    colours: list[str],
 ) -> None:
+    """The classes to be seen, or those with the longest parts, in their order."""
     from matplotlib.patches import Patch
 
+    longest = sorted(shares, key=lambda label: -shares[label])[:_LEGEND_ROWS]
     handles = [
-        Patch(color=colours[label], label=drawable(class_names[label], label, limit=20))
-        for label in used
+        Patch(color=colours[label], label=drawable(class_names[label], label, limit=28))
+        for label in sorted(longest)
     ]
+    if len(shares) > len(longest):
+        handles.append(Patch(color="none", label=f"and {len(shares) - len(longest)} more"))
+    many = len(handles) > 12
     legend = figure.legend(
         handles=handles, loc="upper left", bbox_to_anchor=(0.82, axes.get_position().y1),
-        fontsize=8, frameon=False, handlelength=1.1, borderaxespad=0.0,
-        labelspacing=0.45 if len(used) <= 2 * _LEGEND_ROWS else 0.15,
+        fontsize=7 if many else 8, frameon=False, handlelength=1.1, borderaxespad=0.0,
+        labelspacing=0.2 if many else 0.45,
     )  # fmt: skip
     for text in legend.get_texts():
         text.set_parse_math(False)

@@ -10,13 +10,28 @@ import keras
 from kvideo.clip_spec import ClipSpec
 from kvideo.saving import ModelInfo
 
+NAMES = ("tiny_frames", "halving_frames", "stubborn_frames")
 SOURCE = """
+import keras
+
 from per_frame_model import frames_model
 
 
 def tiny_frames(num_classes, *, input_shape=(8, 16, 16, 3), classifier_activation="softmax",
                 output="video", width=6):
     return frames_model(num_classes, input_shape, classifier_activation, output, width)
+
+
+def halving_frames(num_classes, *, input_shape=(8, 16, 16, 3), classifier_activation="softmax",
+                   output="video"):
+    inputs = keras.Input(input_shape)
+    x = keras.layers.AveragePooling1D(2)(frames_model(num_classes, input_shape)(inputs))
+    return keras.Model(inputs, keras.layers.Dense(num_classes, name="logits")(x), name="halving")
+
+
+def stubborn_frames(num_classes, *, input_shape=(8, 16, 16, 3), classifier_activation="softmax",
+                    output="video"):
+    return frames_model(num_classes, input_shape, output="video")
 """
 
 
@@ -68,6 +83,6 @@ def offer(folder: Path) -> Path:
     facts.mkdir()
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: frames-plugin\nVersion: 1.0\n")
     (facts / "entry_points.txt").write_text(
-        "[kvideo.models]\ntiny_frames = frames_plugin:tiny_frames\n"
+        "[kvideo.models]\n" + "".join(f"{name} = frames_plugin:{name}\n" for name in NAMES)
     )
     return folder

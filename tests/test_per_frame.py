@@ -1,6 +1,7 @@
 """Models with a label for each frame: loss, step, training, validation, evaluation, prediction."""
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from kvideo.cli import cli
 from kvideo.clip_spec import ClipSpec
 from kvideo.data.annotations import read_data
 from kvideo.data.pipeline import clip_reader
+from kvideo.data.records import VideoSet
 from kvideo.data.windows import iterate_blocks
 from kvideo.errors import DataError, UsageError
 from kvideo.inference import Predictor
@@ -261,6 +263,24 @@ def test_validation_is_the_evaluation(lights: Path, model: Path) -> None:
     assert validate() == figures  # from the clips that were kept
 
 
+def test_labels_of_classes_that_the_model_lacks(lights: Path, model: Path) -> None:
+    (first, *_) = read_data(lights / "labels.csv", per_frame=True).records
+    track = first.track.renumbered([0, 2])
+    record = dataclasses.replace(first, track=track, labels=track.labels)
+    with pytest.raises(DataError, match="has the label 2, beyond 2 classes"):
+        kvideo.evaluate(model, VideoSet((record,), ("a", "b", "c")), verbose=False)
+
+
+def test_speed_can_be_measured(tmp_path: Path) -> None:
+    network = frames_model(2)
+    network.kvideo_info = ModelInfo(ClipSpec(8, 10.0, (16, 16)), ("dark", "bright"))
+    save_model(network, tmp_path / "m.keras")
+    status, shown = command(
+        "benchmark", "model", tmp_path / "m.keras", "--batch-size", "2", "--only", "training"
+    )
+    assert status == 0 and "training" in shown, shown
+
+
 def test_model_and_data_must_be_of_one_kind(lights, model, tiny_videos, tmp_path) -> None:
     with pytest.raises(DataError, match="one label for each video, not one for each frame"):
         kvideo.evaluate(model, tiny_videos, verbose=False)
@@ -432,7 +452,19 @@ def test_fit_refuses_what_does_not_fit(lights, plugin, tiny_videos, tmp_path) ->
             str(tiny_videos), "tiny_frames", model_options={"output": "frames"}, out=out,
             verbose=False,
         )  # fmt: skip
-    # A model that has no such option, whatever it is told.
+    # One label for two frames.
+    with pytest.raises(UsageError, match="gives 4 labels for clips of 8 frames"):
+        kvideo.fit(
+            str(lights / "labels.csv"), "halving_frames", model_options={"output": "frames"},
+            out=out, verbose=False,
+        )  # fmt: skip
+    # A model that is per frame or not, whatever it is told.
+    with pytest.raises(DataError, match='has a label for each frame, but "tiny_frames" gives one'):
+        kvideo.fit(
+            str(lights / "labels.csv"), "stubborn_frames", model_options={"output": "frames"},
+            out=out, verbose=False,
+        )  # fmt: skip
+    # A model that has no such option.
     with pytest.raises(UsageError, match="output"):
         kvideo.fit(
             str(lights / "labels.csv"), "slow_fusion", model_options={"output": "frames"}, out=out,

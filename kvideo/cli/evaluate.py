@@ -49,8 +49,9 @@ def evaluate(
 ) -> None:
     """Test MODEL, a .keras file or a run's folder, on DATA.
 
-    Every video is decoded once for all of its views, whose probabilities are averaged. Writes
-    evaluation.json, report.html and confusion.png.
+    Every video is decoded once for all of its views, whose probabilities are averaged; a model with
+    a label for each frame looks at the whole of it. Writes evaluation.json, report.html and
+    confusion.png.
     """
     from kvideo.api import evaluate as run
     from kvideo.cli.startup import import_quietly

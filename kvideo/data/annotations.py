@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import BinaryIO, cast
 
+from kvideo.data.class_folders import LIST_ENDINGS, read_class_folders
 from kvideo.data.class_names import (
     ClassNames,
     as_integer,
@@ -20,10 +21,9 @@ from kvideo.data.class_names import (
     parse_class_names,
 )
 from kvideo.data.demo_words import DEMOS, PARTS, demo_words, read_demo
-from kvideo.data.entries import Entry, group_of, split_name
+from kvideo.data.entries import Entry, split_name
 from kvideo.data.formats import HMDB51_FILE, decode_text, parse
 from kvideo.data.listing import (
-    PICTURE_ENDINGS,
     Folders,
     ListDir,
     Locator,
@@ -51,7 +51,6 @@ from kvideo.text import enumerate_words, plural
 __all__ = ["VideoRecord", "VideoSet", "find_splits", "read_data", "split_validation"]
 
 Opener = Callable[[str], BinaryIO]
-_LIST_ENDINGS = (".txt", ".csv", ".tsv", ".json", ".lst", ".list")
 
 
 def read_data(
@@ -175,7 +174,7 @@ class _Reader:
     def _check_data(self) -> bool:
         """Whether DATA is a folder; raises if it is neither that nor a possible annotation."""
         if is_url(self.path):
-            return ending(self.path) not in _LIST_ENDINGS
+            return ending(self.path) not in LIST_ENDINGS
         if os.path.isdir(self.path):
             return True
         if not os.path.exists(self.path):
@@ -242,62 +241,10 @@ class _Reader:
             return self._read_files(chosen, side if by_flag else ALL)
         return self._read_class_folders(chosen)
 
-    # ---------------------------------------------------------------- class folders
-
     def _read_class_folders(self, tops: list[str]) -> VideoSet:
         if self.per_frame:
             raise DataError(no_labels_over_time(self.data))
-        found: dict[str, list[str]] = {}
-        notes: list[str] = []
-        for top in tops:
-            files, folders = self.folders.entries(top)
-            stray = [join(top, file) for file in files if is_video(join(top, file))]
-            for name in folders:
-                if not name.startswith(".") and name != "__MACOSX":
-                    found.setdefault(name, []).extend(self.folders.videos(join(top, name)))
-            if not any(found.values()):
-                raise DataError(self._nothing_found(top, files, stray))
-            if stray:
-                notes.append(
-                    f"{plural(len(stray), 'video')} directly in {top}, outside any class folder, "
-                    f"left out (first: {os.path.basename(stray[0])})."
-                )
-        names = self.names or ClassNames(tuple(sorted(found)), source=self.data)
-        records = []
-        for name in sorted(found):
-            label = names.index(name)
-            if label is None:
-                raise DataError(f"{self.data}, folder {name}: {names.unknown(name)}")
-            if not found[name]:
-                if self.names is None:
-                    raise DataError(
-                        f"the class folder {join(tops[0], name)} holds no videos. Put some into "
-                        "it, or remove it."
-                    )
-                notes.append(f"class folder {name} holds no videos.")
-            for path in found[name]:
-                group = group_of(os.path.basename(path))
-                records.append(VideoRecord(path, (label,), group=group))
-        return VideoSet(tuple(records), names.names, source=self.data, notes=tuple(notes))
-
-    def _nothing_found(self, top: str, files: list[str], stray: list[str]) -> str:
-        want = "DATA is a folder with one folder of videos for each class"
-        if stray:
-            if lists := [file for file in files if file.lower().endswith(_LIST_ENDINGS)]:
-                return (
-                    f"{top} holds {plural(len(stray), 'video')} and no class folders. Give the "
-                    f"annotation file itself as DATA: {join(top, lists[0])}."
-                )
-            return (
-                f"{top} holds {plural(len(stray), 'video')} without labels: {want}. Move the "
-                "videos into folders named after their classes, or write a list `PATH LABEL`."
-            )
-        if not files and not self.folders.entries(top)[1]:
-            return f"{top} is empty. {want}."
-        inside = (name for _, names in self.folders.walk(top) for name in names)
-        if any(ending(name) in PICTURE_ENDINGS for name in inside):
-            return f"{top} holds pictures, but no videos. {want}; frames as pictures are not read."
-        return f"{top} holds no videos. {want}."
+        return read_class_folders(tops, self.folders, self.names, self.data)
 
     # ------------------------------------------------------------- annotation files
 

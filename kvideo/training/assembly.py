@@ -66,7 +66,7 @@ def assemble(
             precision = "float32"
             keras.utils.set_random_seed(experiment.seed)
             model, info = _model(experiment, videos, precision, lambda line: None)
-        check_match(f'"{model.name}"', is_per_frame(model), experiment.data, videos.per_frame)
+        _check_output(model, experiment, videos, info.clip_spec)
         if experiment.freeze:
             say(f"{freeze_up_to(model, experiment.freeze)} layers are frozen.")
         optimizer = make_optimizer(experiment, model)
@@ -121,6 +121,19 @@ def assemble(
         say=say,
         quiet=quiet,
     )
+
+
+def _check_output(
+    model: keras.Model, experiment: Experiment, videos: VideoSet, spec: ClipSpec
+) -> None:
+    """Whether the model gives what the data has: a label for each video, or for each frame."""
+    per_frame = is_per_frame(model)
+    check_match(f'"{model.name}"', per_frame, experiment.data, videos.per_frame)
+    if per_frame and model.output_shape[1] not in (None, spec.num_frames):
+        raise UsageError(
+            f'the model "{model.name}" gives {model.output_shape[1]} labels for clips of '
+            f"{plural(spec.num_frames, 'frame')}; it must give one for each."
+        )
 
 
 def _why_not_mirrored(experiment: Experiment, videos: VideoSet) -> str:

@@ -34,7 +34,8 @@ class Experiment:
     """All that a training run is made of.
 
     Args:
-        data: a folder of class folders, an annotation file, or `"demo"`.
+        data: a folder of class folders, an annotation file, or `"demo"`, `"demo-frames"` or
+            `"demo-order"`.
         model: a registered model's name; None takes the model of the file `weights`.
         out: the run's folder; None makes `runs/DATA-MODEL`, with a number if that exists.
         val: validation data, in any form that `data` may have.
@@ -45,7 +46,8 @@ class Experiment:
         frame_rate: frames per second of the clip; None: as the model recommends.
         size: (height, width) of the clip; None: as the model recommends.
         framing: `"crop"`, `"letterbox"` or `"stretch"`; None: `"crop"`.
-        model_options: further arguments of the model's builder.
+        model_options: further arguments of the model's builder. With `output="frames"` the data
+            is read with its labels over time.
         weights: a `.keras` file to start from, or a name that the builder knows (`"imagenet"`).
         freeze: a layer's name: it and all layers before it keep their weights.
         epochs: passes over the training videos.
@@ -75,7 +77,8 @@ class Experiment:
         strict: stop at the first video that fails, instead of replacing it.
         quarantine: a file of `kvideo check --quarantine`, whose videos are left out.
         decoder: the name of a `kvideo.decoders` entry point.
-        val_clips: clips of each video for the validation after each epoch.
+        val_clips: clips of each video for the validation after each epoch; with a label for each
+            frame the whole of every video is looked at.
         checkpoint_minutes: how often to write a checkpoint inside an epoch.
 
     Raises:
