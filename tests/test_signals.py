@@ -112,3 +112,24 @@ def test_a_signal_unwinds(start, prepare: str, number: int, status: int, word: s
     out, said = process.communicate(timeout=20)
     assert (process.returncode, said.strip()) == (status, word)
     assert out == ("cleaned up\n" if word else "")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the system has no /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_benchmark_ends_the_process_that_measures(start, number: int) -> None:
+    process = start("benchmark", "model", "slow_fusion", "--repeats", 100_000)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    wait_for(lambda: children.read_text(), process)
+    child = Path("/proc", children.read_text().split()[0])
+    wait_for(lambda: b"kvideo.measuring" in (child / "cmdline").read_bytes(), process)
+    if number == signal.SIGKILL:  # then nobody but the child itself can end it
+        wait_for(lambda: "tensorflow" in (child / "maps").read_text(), process)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == (143 if number == signal.SIGTERM else -number), said
+    end = time.monotonic() + 10
+    while child.exists() and "State:\tZ" not in (child / "status").read_text():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    if number == signal.SIGTERM:
+        assert said.splitlines()[-1] == "Terminated." and "Traceback" not in said
