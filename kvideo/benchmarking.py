@@ -27,6 +27,7 @@ PHASES = (INFERENCE, TRAINING)
 PRECISIONS = ("float32", "bfloat16")
 # Forward, gradient of the inputs, gradient of the weights: each the same multiply-adds.
 _PASSES = {INFERENCE: 1, TRAINING: 3}
+_THREADS_PER_PROCESSOR = 4  # more are no faster, and each takes memory
 _MUCH_LOAD = 0.5  # programs for each processor
 _PROGRAM = "from kvideo.measuring import main; main()"
 _OUT_OF_MEMORY = "out of memory", "bad_alloc", "could not create a memory"
@@ -172,6 +173,12 @@ def benchmark_model(
     for name, value in (("batch_size", batch_size), ("repeats", repeats), ("threads", threads)):
         if value is not None and value < 1:
             raise UsageError(f"{name} must be at least 1, not {value}.")
+    most = _THREADS_PER_PROCESSOR * (os.cpu_count() or 1)
+    if threads is not None and threads > most:
+        raise UsageError(
+            f"threads must be at most {most} here, {_THREADS_PER_PROCESSOR} for each processor, "
+            f"not {threads}."
+        )
     if precision not in PRECISIONS:
         raise UsageError(f"precision must be one of {PRECISIONS}, not {precision!r}.")
     if not phases or set(phases) - set(PHASES):

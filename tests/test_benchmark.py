@@ -233,6 +233,11 @@ def test_unknown_costs_are_shown_as_such() -> None:
         (["slow_fusion", "--option", "widths"], 2, "not NAME=VALUE"),
         (["slow_fusion", "--precision", "int8"], 2, "int8"),
         (["slow_fusion", "-b", "0"], 2, "0 is not in the range"),
+        (
+            ["slow_fusion", "--threads", "100000"],
+            2,
+            "threads must be at most .* for each processor",
+        ),
         (["FILE", "--input-shape", "4x16x16"], 2, "is a file, whose shape and options are fixed"),
         (["FILE", "--option", "widths=[2]"], 2, "is a file, whose shape and options are fixed"),
     ],
