@@ -143,7 +143,7 @@ def benchmark_model(
     input_shape: Sequence[int] | None = None,
     precision: str = "float32",
     options: Mapping[str, Any] | None = None,
-    num_classes: int = 400,
+    num_classes: int | None = None,
     repeats: int = 10,
     warmup: int = 2,
     threads: int | None = None,
@@ -159,7 +159,7 @@ def benchmark_model(
         input_shape: (T, H, W, 3) of a registered model; None: what it is made for.
         precision: `"float32"` or `"bfloat16"`.
         options: further arguments of a registered model's builder.
-        num_classes: of a registered model.
+        num_classes: of a registered model; None: 400.
         repeats: timed calls; their median counts.
         warmup: calls after the first one that are not timed.
         threads: of one operation; None: one for each processor.
@@ -222,26 +222,23 @@ def _what(
     model: str | os.PathLike[str],
     input_shape: Sequence[int] | None,
     options: Mapping[str, Any] | None,
-    num_classes: int,
+    num_classes: int | None,
 ) -> dict[str, Any]:
     """The part of a request that says which model."""
     name = os.fspath(model)
     if name.endswith(".keras") or os.sep in name or os.path.exists(name):
-        if input_shape is not None or options:
+        if input_shape is not None or options or num_classes is not None:
             raise UsageError(
-                f"{name} is a file, whose shape and options are fixed; a model's name takes others."
+                f"{name} is a file, whose shape, classes and options are fixed; a model's name "
+                "takes others."
             )
         file = model_file(name)
         read_info(file)  # a wrong file is told before TensorFlow is imported
         return {"file": str(file)}
     find(MODELS, name)
     shape = None if input_shape is None else tuple(input_shape)
-    return {
-        "name": name,
-        "input_shape": shape,
-        "options": dict(options or {}),
-        "num_classes": num_classes,
-    }
+    found = {"name": name, "input_shape": shape, "options": dict(options or {})}
+    return found if num_classes is None else {**found, "num_classes": num_classes}
 
 
 def _phase_result(

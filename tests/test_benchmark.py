@@ -177,7 +177,7 @@ def test_the_machines_peak(precision: str, monkeypatch) -> None:
 
 def test_files(file: Path) -> None:
     for given in (file, file.parent):
-        assert _what(given, None, None, 400) == {"file": str(file)}
+        assert _what(given, None, None, None) == {"file": str(file)}
     common = {"file": str(file), "batch_size": 2, "repeats": 1, "warmup": 0}
     found = measure(Request(TRAINING, **common))  # of several labels a video
     assert found["input_shape"] == (4, 16, 16, 3) and len(found["seconds"]) == 1
@@ -238,8 +238,17 @@ def test_unknown_costs_are_shown_as_such() -> None:
             2,
             "threads must be at most .* for each processor",
         ),
-        (["FILE", "--input-shape", "4x16x16"], 2, "is a file, whose shape and options are fixed"),
-        (["FILE", "--option", "widths=[2]"], 2, "is a file, whose shape and options are fixed"),
+        (
+            ["FILE", "--input-shape", "4x16x16"],
+            2,
+            "is a file, whose shape, classes and options are fixed",
+        ),
+        (["FILE", "--classes", "10"], 2, "is a file, whose shape, classes and options are fixed"),
+        (
+            ["FILE", "--option", "widths=[2]"],
+            2,
+            "is a file, whose shape, classes and options are fixed",
+        ),
     ],
 )
 def test_wrong_usage(file: Path, arguments: list[str], status: int, message: str) -> None:
