@@ -264,16 +264,17 @@ def test_wrong_usage(file: Path, arguments: list[str], status: int, message: str
     ("arguments", "status", "message"),
     [
         (["--option", "withs=3"], 2, "cannot be built.*withs"),
+        (["--input-shape", "4x2x2"], 2, "too small"),
         # 2.4 TB, which no system promises.
         (["--input-shape", "20x200000x200000"], 1, "the memory is not enough"),
     ],
 )
 def test_what_the_process_finds_wrong(arguments: list[str], status: int, message: str) -> None:
+    """One sentence, since nothing has been measured yet."""
     result = run("slow_fusion", *arguments)
     assert result.exit_code == status and result.stdout == ""
-    lines = result.stderr.splitlines()
-    assert lines[0] == "measuring inference …" and len(lines) == 2
-    assert re.match(f"Error: .*{message}", lines[1])
+    (line,) = result.stderr.splitlines()
+    assert re.match(f"Error: .*{message}", line)
 
 
 @pytest.mark.parametrize(
