@@ -511,6 +511,7 @@ def test_command(model_path, data, tmp_path) -> None:
         (["MODEL", "DATA", "--layer", "featurs"], 2, 'Did you mean "features"'),
         (["MODEL", "DATA", "--pool", "max"], 2, "max"),
         (["MODEL", "DATA", "--crops", "2"], 2, "num_crops must be 1 or 3"),
+        (["MODEL", "DATA", "--clips", "0"], 2, "num_clips must be"),
         (["MODEL", "DATA", "--split", "dev"], 2, "dev"),
         (["MODEL", "nowhere"], 1, "no file or folder nowhere"),
         (["nowhere.keras", "DATA"], 1, "no model file nowhere.keras"),
@@ -524,6 +525,7 @@ def test_wrong_usage(model_path, data, arguments, status, message) -> None:
     result = run("features", *[places.get(word, word) for word in arguments])
     assert result.exit_code == status and message in result.stderr and result.stdout == ""
     assert set(data.parent.rglob("*")) == before
+    assert "extracting" not in result.stderr
 
 
 def test_the_public_name_is_the_function() -> None:
