@@ -165,6 +165,19 @@ def test_a_signal_keeps_what_was_trained(
     assert len(result.history) == settings["epochs"]
 
 
+@pytest.mark.slow
+def test_what_is_said_of_the_weights_is_said_once(tiny_videos, shared, tmp_path, capsys) -> None:
+    """A small model is built a second time where the machine's quick precision does not suit it."""
+    weights = shared / "oracles" / "torch" / "r3d_18.pyth"
+    if not weights.exists():
+        pytest.skip(f"no PyTorch oracles at {weights.parent}")
+    settings = {"size": (32, 32), "num_frames": 4, "epochs": 1, "batch_size": 4, "val_fraction": 0}
+    settings["model_options"] = {"stem_filters": 4}
+    out = tmp_path / "run"
+    kvideo.fit(tiny_videos, "r3d_18", weights=str(weights), out=str(out), **settings)
+    assert capsys.readouterr().err.count("r3d_18.pyth has 7 classes") == 1
+
+
 MIRRORED = """
 import sys
 import tensorflow as tf
