@@ -513,6 +513,8 @@ def test_command(model_path, data, tmp_path) -> None:
         (["MODEL", "DATA", "--crops", "2"], 2, "num_crops must be 1 or 3"),
         (["MODEL", "DATA", "--clips", "0"], 2, "num_clips must be"),
         (["MODEL", "DATA", "--split", "dev"], 2, "dev"),
+        (["MODEL", "VIDEO", "--split", "test"], 2, "0.mp4 has no parts"),
+        (["MODEL", "CLASS", "--split", "test"], 2, "left has no parts"),
         (["MODEL", "nowhere"], 1, "no file or folder nowhere"),
         (["nowhere.keras", "DATA"], 1, "no model file nowhere.keras"),
         (["MODEL", "DATA", "-o", "MODEL"], 1, "cannot write into the folder"),
@@ -520,7 +522,8 @@ def test_command(model_path, data, tmp_path) -> None:
     ],
 )
 def test_wrong_usage(model_path, data, arguments, status, message) -> None:
-    places = {"MODEL": model_path, "DATA": data}
+    places = {"MODEL": model_path, "DATA": data, "CLASS": data / "left"}
+    places["VIDEO"] = data / "left" / "0.mp4"
     before = set(data.parent.rglob("*"))
     result = run("features", *[places.get(word, word) for word in arguments])
     assert result.exit_code == status and message in result.stderr and result.stdout == ""
