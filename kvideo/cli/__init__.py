@@ -27,10 +27,18 @@ COMMANDS = {
 }
 
 
-_OUT_OF_MEMORY = (
-    "the memory is not enough for this. Smaller clips (--size, --frames), fewer at once "
-    "(--batch-size), or fewer --workers need less."
-)
+# Options that take less memory with smaller values.
+_OF_MEMORY = ("--size", "--frames", "--clips", "--batch-size", "--batch", "--workers")
+
+
+def _out_of_memory(command: click.Command | None) -> str:
+    """The sentence for a command that needs more memory than there is, with its own options."""
+    own = {name for each in command.params for name in each.opts} if command else set()
+    options = [name for name in _OF_MEMORY if name in own]
+    if not options:
+        return "the memory is not enough for this."
+    listed = " or ".join(filter(None, (", ".join(options[:-1]), options[-1])))
+    return f"the memory is not enough for this. Smaller values of {listed} need less."
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -74,7 +82,8 @@ class LazyGroup(click.Group):
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
-            click.echo(f"Error: {_OUT_OF_MEMORY}", err=True)
+            command = self.get_command(context, context.invoked_subcommand or "")
+            click.echo(f"Error: {_out_of_memory(command)}", err=True)
             context.exit(1)
 
 
