@@ -6,6 +6,7 @@ TensorFlow.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -27,7 +28,9 @@ PHASES = (INFERENCE, TRAINING)
 PRECISIONS = ("float32", "bfloat16")
 # Forward, gradient of the inputs, gradient of the weights: each the same multiply-adds.
 _PASSES = {INFERENCE: 1, TRAINING: 3}
+_THREADS_PER_PROCESSOR = 4  # more are no faster, and each takes memory
 _MUCH_LOAD = 0.5  # programs for each processor
+_LOOK = 0.1  # seconds
 _PROGRAM = "from kvideo.measuring import main; main()"
 _OUT_OF_MEMORY = "out of memory", "bad_alloc", "could not create a memory"
 
@@ -142,7 +145,7 @@ def benchmark_model(
     input_shape: Sequence[int] | None = None,
     precision: str = "float32",
     options: Mapping[str, Any] | None = None,
-    num_classes: int = 400,
+    num_classes: int | None = None,
     repeats: int = 10,
     warmup: int = 2,
     threads: int | None = None,
@@ -158,11 +161,11 @@ def benchmark_model(
         input_shape: (T, H, W, 3) of a registered model; None: what it is made for.
         precision: `"float32"` or `"bfloat16"`.
         options: further arguments of a registered model's builder.
-        num_classes: of a registered model.
+        num_classes: of a registered model; None: 400.
         repeats: timed calls; their median counts.
         warmup: calls after the first one that are not timed.
         threads: of one operation; None: one for each processor.
-        say: takes a line before each measurement.
+        say: takes a line when a measurement begins.
 
     Raises:
         UsageError: an unknown name, a value out of its range, a model that cannot be built so.
@@ -172,6 +175,12 @@ def benchmark_model(
     for name, value in (("batch_size", batch_size), ("repeats", repeats), ("threads", threads)):
         if value is not None and value < 1:
             raise UsageError(f"{name} must be at least 1, not {value}.")
+    most = _THREADS_PER_PROCESSOR * (os.cpu_count() or 1)
+    if threads is not None and threads > most:
+        raise UsageError(
+            f"threads must be at most {most} here, {_THREADS_PER_PROCESSOR} for each processor, "
+            f"not {threads}."
+        )
     if precision not in PRECISIONS:
         raise UsageError(f"precision must be one of {PRECISIONS}, not {precision!r}.")
     if not phases or set(phases) - set(PHASES):
@@ -187,10 +196,9 @@ def benchmark_model(
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     found, rates = {}, []
     for phase in phases:
-        say(f"measuring {phase} …")
-        found[phase] = _measure(Request(phase, **common))
-        say(f"measuring {PEAK} …")  # after each phase, since machines change their speed
-        rates.append(_measure(Request(PEAK, **common))["flops_per_second"])
+        found[phase] = _measure(Request(phase, **common), say)
+        # After each phase, since machines change their speed.
+        rates.append(_measure(Request(PEAK, **common), say)["flops_per_second"])
     flops, facts = max(rates), found[phases[0]]
     return BenchmarkResult(
         model=os.fspath(model),
@@ -215,26 +223,23 @@ def _what(
     model: str | os.PathLike[str],
     input_shape: Sequence[int] | None,
     options: Mapping[str, Any] | None,
-    num_classes: int,
+    num_classes: int | None,
 ) -> dict[str, Any]:
     """The part of a request that says which model."""
     name = os.fspath(model)
     if name.endswith(".keras") or os.sep in name or os.path.exists(name):
-        if input_shape is not None or options:
+        if input_shape is not None or options or num_classes is not None:
             raise UsageError(
-                f"{name} is a file, whose shape and options are fixed; a model's name takes others."
+                f"{name} is a file, whose shape, classes and options are fixed; a model's name "
+                "takes others."
             )
         file = model_file(name)
         read_info(file)  # a wrong file is told before TensorFlow is imported
         return {"file": str(file)}
     find(MODELS, name)
     shape = None if input_shape is None else tuple(input_shape)
-    return {
-        "name": name,
-        "input_shape": shape,
-        "options": dict(options or {}),
-        "num_classes": num_classes,
-    }
+    found = {"name": name, "input_shape": shape, "options": dict(options or {})}
+    return found if num_classes is None else {**found, "num_classes": num_classes}
 
 
 def _phase_result(
@@ -253,24 +258,17 @@ def _phase_result(
     )
 
 
-def _measure(request: Request) -> dict[str, Any]:
+def _measure(request: Request, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Has a request carried out by a fresh process.
 
     Raises:
         KVideoError: the process's own error, or that it did not live to tell.
     """
     with tempfile.TemporaryDirectory(prefix="kvideo-benchmark-") as folder:
-        answer = Path(folder) / "answer.json"
-        document = {**dataclasses.asdict(request), "answer": str(answer)}
-        path = os.pathsep.join(place for place in sys.path if place)
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", _PROGRAM],
-            input=json.dumps(document),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path},
+        answer, begun = Path(folder) / "answer.json", Path(folder) / "begun"
+        document = {**dataclasses.asdict(request), "answer": str(answer), "begun": str(begun)}
+        status, words = _run(
+            json.dumps(document), begun, lambda: say(f"measuring {request.phase} …")
         )
         values = json.loads(answer.read_text()) if answer.exists() else None
     if values is not None and "result" in values:
@@ -278,11 +276,45 @@ def _measure(request: Request) -> dict[str, Any]:
     if values is not None and "error" in values:
         kind = UsageError if values["status"] == UsageError.exit_status else KVideoError
         raise kind(values["error"])
-    killed = done.returncode == -9  # by the system, which gives no other reason
-    if killed or values is not None or any(word in done.stderr for word in _OUT_OF_MEMORY):
+    killed = status == -9  # by the system, which gives no other reason
+    if killed or values is not None or any(word in words for word in _OUT_OF_MEMORY):
         raise KVideoError(
             f"the memory is not enough to measure {request.phase} with "
             f"{plural(request.batch_size, 'clip')} at once; fewer or smaller ones need less."
         )
-    last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-    raise KVideoError(f"measuring {request.phase} failed (exit status {done.returncode}): {last}")
+    last = (words.strip().splitlines() or ["it said nothing"])[-1]
+    raise KVideoError(f"measuring {request.phase} failed (exit status {status}): {last}")
+
+
+def _run(document: str, begun: Path, on_begin: Callable[[], None]) -> tuple[int, str]:
+    """Runs the program with a document as its input; returns exit status and standard error.
+
+    `on_begin` is called when the file `begun` appears.
+    """
+    path = os.pathsep.join(place for place in sys.path if place)
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", _PROGRAM],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path},
+    )
+    given: str | None = document
+    told = False
+    with process:
+        try:
+            while True:
+                words: str | None = None
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    _, words = process.communicate(given, timeout=None if told else _LOOK)
+                given = None  # sent once
+                if not told and begun.exists():
+                    told = True
+                    on_begin()
+                if words is not None:
+                    return process.returncode, words
+        except BaseException:  # an interruption too
+            process.kill()
+            raise

@@ -4,6 +4,9 @@ Each one carries a sentence for a person: it names the thing and, where there is
 The command line prints that sentence and ends with `exit_status`; it shows no traceback.
 """
 
+# The exit status of a program that SIGTERM (15) has ended, as shells count.
+TERMINATED = 128 + 15
+
 
 class KVideoError(Exception):
     """Work that could not be done. Exit status 1.

@@ -25,7 +25,7 @@ from kvideo.data.annotations import read_data
 from kvideo.data.demo_words import DEMOS
 from kvideo.data.listing import Folders, absolute, is_url, is_video, join
 from kvideo.data.loading import ClipReader, iterate_timed_views
-from kvideo.data.parts import split_files
+from kvideo.data.parts import ALL, split_files
 from kvideo.data.records import VideoRecord, VideoSet
 from kvideo.data.remote import list_remote, open_remote, stamp_remote
 from kvideo.errors import DataError, DecodeError, UnknownNameError, UsageError
@@ -271,6 +271,8 @@ def feature_videos(
         ):
             found = folders.videos(path) if not split_files(folders.entries(path)[0]) else []
         if found:
+            if split != ALL:
+                raise UsageError(f"{name} has no parts, so there is no part {split!r} of it.")
             return VideoSet(tuple(VideoRecord(video) for video in found), (), source=name)
     return read_data(
         name,

@@ -8,8 +8,14 @@ system) and keeps the name's endings, since some writers go by them (`.keras`, `
 from __future__ import annotations
 
 import errno
+import functools
+import hashlib
 import os
+import platform
+import re
 import secrets
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +23,9 @@ from pathlib import Path
 from kvideo.errors import KVideoError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# `.tmp-PLACE-PID-RANDOM-NAME`; what other modules make has no place and no process.
+_TEMPORARY = re.compile(r"\.tmp-(?:([0-9a-f]{8})-([0-9]+)-)?[0-9a-f]{8}-(.+)")
+_ABANDONED = 3600.0  # seconds without a change
 _FULL_WORDS = ("no space left on device", "disk quota exceeded", "file too large")
 
 
@@ -26,7 +35,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     An existing file is replaced, and keeps its permissions; a symbolic link is followed. If the
     block raises (Ctrl-C too), the temporary file is removed and `path` stays as it was. Only
-    `kill -9` or a power failure leave a temporary file behind; its name begins with `.tmp-`.
+    `kill -9` or a power failure leave a temporary file behind; its name begins with `.tmp-`, and
+    the next process that writes into the folder removes it, see `remove_abandoned`.
 
     Args:
         path: the file to make. Its folder must exist.
@@ -43,8 +53,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise KVideoError(f"cannot write {path}: it is a folder.")
     if not target.parent.is_dir():
         raise KVideoError(f"cannot write {path}: there is no folder {target.parent}.")
-    # The last 60 characters, at most 240 bytes: with the prefix a legal name on every system.
-    temporary = target.parent / f".tmp-{secrets.token_hex(4)}-{target.name[-60:]}"
+    _clean_once(str(target.parent), os.getpid())
+    # The last 50 characters, at most 200 bytes: with the prefix a legal name on every system.
+    owner = f"{_process_place()}-{os.getpid()}"
+    temporary = target.parent / f".tmp-{owner}-{secrets.token_hex(4)}-{target.name[-50:]}"
     try:
         yield temporary
         _put_in_place(temporary, target)
@@ -54,6 +66,68 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         if sentence := _explain(error, path, temporary):
             raise KVideoError(sentence) from error
         raise
+
+
+def remove_abandoned(folder: str | os.PathLike[str]) -> None:
+    """Remove the temporary files that killed processes have left in a folder.
+
+    A file goes if it names a process of this system that does not run any more. What cannot be
+    judged so (it comes from another machine or container, it is a folder) goes when nothing in it
+    has changed for an hour. What cannot be removed stays.
+
+    Args:
+        folder: a folder; only what lies directly in it is looked at.
+    """
+    with suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            match = _TEMPORARY.fullmatch(entry.name)
+            # A folder `-old` may be the only copy of what was to be replaced.
+            if match is None or match[3] == "old" or not _is_abandoned(entry, match):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    os.unlink(entry.path)
+
+
+@functools.lru_cache(maxsize=1000)
+def _clean_once(folder: str, process: int) -> None:
+    """Once in a process and folder, which may hold thousands of files."""
+    remove_abandoned(folder)
+
+
+def _is_abandoned(entry: os.DirEntry[str], match: re.Match[str]) -> bool:
+    if match[1] == _process_place() and os.name == "posix":
+        return not _runs(int(match[2]))
+    try:
+        changed = [entry.stat(follow_symlinks=False).st_mtime]
+        if entry.is_dir(follow_symlinks=False):
+            inside = (Path(top, n) for top, ds, fs in os.walk(entry.path) for n in (*ds, *fs))
+            changed += [path.lstat().st_mtime for path in inside]
+    except OSError:  # it changes just now
+        return False
+    return time.time() - max(changed) > _ABANDONED
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        pass
+    return True
+
+
+@functools.cache
+def _process_place() -> str:
+    """Identifies where process numbers hold: this machine since it started, and its container."""
+    facts = [platform.node()]
+    with suppress(OSError):
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        facts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("|".join(facts).encode()).hexdigest()[:8]
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:

@@ -28,6 +28,7 @@ INFERENCE, TRAINING, PEAK = "inference", "training", "matrix products"
 _PEAK_SIZES = (1024, 2048, 3072)
 _PEAK_SECONDS = 0.7  # for each size
 _PEAK_REPEATS = 3
+_PDEATHSIG = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,16 +65,20 @@ class Request:
 def main() -> None:
     """Reads a request from standard input, and writes the answer to the file that it names.
 
+    Another file, which it names as well, appears when the measuring begins: when nothing is wrong
+    with the request.
+
     The answer is `{"result": …}`, or `{"error": sentence, "status": exit status}`, or
     `{"memory": true}` where that was not enough.
     """
+    _end_with_parent()
     values = json.load(sys.stdin)
-    path = Path(values.pop("answer"))
+    path, begun = Path(values.pop("answer")), Path(values.pop("begun"))
     with suppress(OSError):  # should memory run out, the system ends this process, no other
         Path("/proc/self/oom_score_adj").write_text("1000")
     answer: dict[str, Any]
     try:
-        answer = {"result": measure(Request(**values))}
+        answer = {"result": measure(Request(**values), begun.touch)}
     except KVideoError as error:
         answer = {"error": str(error), "status": error.exit_status}
     except Exception as error:
@@ -83,8 +88,22 @@ def main() -> None:
     path.write_text(json.dumps(answer))
 
 
-def measure(request: Request) -> dict[str, Any]:
+def _end_with_parent() -> None:
+    """On Linux, has this process end when the one that waits for it is killed."""
+    if sys.platform == "linux":
+        import ctypes
+        import signal
+
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
+
+
+def measure(request: Request, on_begin: Callable[[], Any] = lambda: None) -> dict[str, Any]:
     """Carries out a request in this process.
+
+    Args:
+        request: what to measure.
+        on_begin: is called when the model is built.
 
     Returns:
         Plain values; times in seconds, memory in bytes.
@@ -98,12 +117,14 @@ def measure(request: Request) -> dict[str, Any]:
     if request.threads is not None:
         tf.config.threading.set_intra_op_parallelism_threads(request.threads)
     if request.phase == PEAK:
+        on_begin()
         return {"flops_per_second": _matmul_rate(request.precision), **_machine()}
     base = peak_memory()
     begun = time.perf_counter()
     model = _model(request)
     build = time.perf_counter() - begun
     step = _inference(model, request) if request.phase == INFERENCE else _training(model, request)
+    on_begin()
     begun = time.perf_counter()
     step()
     first = time.perf_counter() - begun

@@ -137,6 +137,10 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        with self._lock:
+            if error is not None and self.done == self._initial:
+                self._erase()  # the error says it all
+                self._closed = True
         self.close()
 
     # Drawing. All of it runs under the lock.

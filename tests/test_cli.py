@@ -526,3 +526,23 @@ def test_clips_beyond_all_memory_get_a_sentence(tiny_videos: Path, tmp_path: Pat
     done = process("fit", tiny_videos, *huge, cwd=tmp_path)
     assert done.returncode == 1
     assert "the memory is not enough" in done.stderr and "Traceback" not in done.stderr
+    assert "Smaller values of --size, --frames, --batch-size or --workers need less" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        ("features", " Smaller values of --clips, --batch-size or --workers need less."),
+        ("export", " Smaller values of --batch need less."),
+        ("models", ""),
+    ],
+)
+def test_advice_on_memory_names_the_command_s_options(monkeypatch, command, advice) -> None:
+    def fail(**_):
+        raise MemoryError
+
+    arguments = {"features": ["a.keras", "b"], "export": ["a.keras", "--out", "b.onnx"]}
+    monkeypatch.setattr(cli.get_command(None, command), "callback", fail)
+    result = run(command, *arguments.get(command, []))
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: the memory is not enough for this.{advice}\n"

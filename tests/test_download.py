@@ -187,6 +187,13 @@ def test_the_part_is_longer_than_the_file(server, tmp_path):
     assert fetch(server.url, folder=tmp_path, **FAST).read_bytes() == CONTENT[:500_000]
 
 
+def test_a_download_that_never_begins_shows_no_progress(server, tmp_path, capsys):
+    server.statuses = [404]
+    with pytest.raises(DownloadError, match="could not be downloaded"):
+        fetch(server.url, folder=tmp_path, pause=0.01)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_length_that_nobody_tells(server, tmp_path):
     server.length = False
     assert fetch(server.url, folder=tmp_path, **FAST).read_bytes() == CONTENT

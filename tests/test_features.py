@@ -511,7 +511,10 @@ def test_command(model_path, data, tmp_path) -> None:
         (["MODEL", "DATA", "--layer", "featurs"], 2, 'Did you mean "features"'),
         (["MODEL", "DATA", "--pool", "max"], 2, "max"),
         (["MODEL", "DATA", "--crops", "2"], 2, "num_crops must be 1 or 3"),
+        (["MODEL", "DATA", "--clips", "0"], 2, "num_clips must be"),
         (["MODEL", "DATA", "--split", "dev"], 2, "dev"),
+        (["MODEL", "VIDEO", "--split", "test"], 2, "0.mp4 has no parts"),
+        (["MODEL", "CLASS", "--split", "test"], 2, "left has no parts"),
         (["MODEL", "nowhere"], 1, "no file or folder nowhere"),
         (["nowhere.keras", "DATA"], 1, "no model file nowhere.keras"),
         (["MODEL", "DATA", "-o", "MODEL"], 1, "cannot write into the folder"),
@@ -519,11 +522,13 @@ def test_command(model_path, data, tmp_path) -> None:
     ],
 )
 def test_wrong_usage(model_path, data, arguments, status, message) -> None:
-    places = {"MODEL": model_path, "DATA": data}
+    places = {"MODEL": model_path, "DATA": data, "CLASS": data / "left"}
+    places["VIDEO"] = data / "left" / "0.mp4"
     before = set(data.parent.rglob("*"))
     result = run("features", *[places.get(word, word) for word in arguments])
     assert result.exit_code == status and message in result.stderr and result.stdout == ""
     assert set(data.parent.rglob("*")) == before
+    assert "extracting" not in result.stderr
 
 
 def test_the_public_name_is_the_function() -> None:

@@ -1,9 +1,11 @@
 """Files appear whole or not at all."""
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -12,6 +14,7 @@ from kvideo.files import (
     atomic_path,
     check_writable,
     is_disk_full,
+    remove_abandoned,
     write_bytes_atomic,
     write_text_atomic,
 )
@@ -156,3 +159,44 @@ def test_a_folder_is_seen_to_be_writable_without_making_it(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(KVideoError, match="cannot write into the folder .*file"):
         check_writable(tmp_path / "file" / "inside")
+
+
+KILLED = """
+import os, sys
+from kvideo.files import atomic_path
+with atomic_path(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    os._exit(9)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems do not tell whether a process runs")
+def test_what_a_killed_process_left_goes_with_the_next_writing(tmp_path):
+    path = tmp_path / "a.txt"
+    subprocess.run([sys.executable, "-c", KILLED, path])
+    (left,) = names(tmp_path)
+    assert left.startswith(".tmp-") and left.endswith("a.txt")
+    # A process that lives is writing just now, and nobody knows of one in another container.
+    living = left.replace(f"-{left.split('-')[2]}-", f"-{os.getpid()}-")
+    elsewhere = left.replace(left.split("-")[1], "00000000")
+    for name in (living, elsewhere):
+        shutil.copy(tmp_path / left, tmp_path / name)
+    write_text_atomic(tmp_path / "b.txt", "whole")
+    assert names(tmp_path) == sorted([living, elsewhere, "b.txt"])
+
+
+def test_what_nobody_has_touched_for_an_hour_is_abandoned(tmp_path):
+    folders = [".tmp-0123abcd-saved", ".tmp-0123abcd-busy", ".tmp-0123abcd-old"]
+    kept = [".tmp-of-somebody-else", "0123abcd-a.txt", ".tmp-0123abcd-young.onnx"]
+    for name in folders:
+        (tmp_path / name / "inner").mkdir(parents=True)
+        (tmp_path / name / "inner" / "data").write_text("x")
+    for name in (".tmp-0123abcd-model.onnx", ".tmp-00000000-17-0123abcd-model.onnx", *kept):
+        (tmp_path / name).write_text("x")
+    then = time.time() - 3700
+    for path in [*tmp_path.rglob("*")]:
+        if path.parent.parent.name != folders[1] and "young" not in path.name:
+            os.utime(path, (then, then))
+    remove_abandoned(tmp_path)
+    assert names(tmp_path) == sorted([*kept, *folders[1:]])
+    remove_abandoned(tmp_path / "nowhere")

@@ -237,10 +237,24 @@ def test_quiet_and_errors_on_the_way(clock, columns, capsys):
         progress.write("no")
     assert capsys.readouterr().err == "" and progress.done == 2
     stream = Terminal()
-    with pytest.raises(KeyboardInterrupt), Progress(2, "x", stream, clock=clock):
+    with pytest.raises(KeyboardInterrupt), Progress(2, "x", stream, clock=clock) as progress:
+        progress.update()
         raise KeyboardInterrupt
     # What the program says next begins on a line of its own.
     assert stream.getvalue().endswith("\n")
+
+
+@pytest.mark.parametrize(("done", "shown"), [(0, ""), (1, "x: 3/5 (60%)")])
+def test_work_that_fails_before_its_first_unit_shows_nothing(clock, columns, done, shown):
+    terminal, log = Terminal(), io.StringIO()
+    for stream in (terminal, log):
+        with pytest.raises(ValueError), Progress(5, "x", stream, initial=2, clock=clock) as bar:
+            bar.update(done)
+            raise ValueError
+    assert log.getvalue().startswith(shown) and bool(log.getvalue()) == bool(shown)
+    if not done:
+        last = terminal.getvalue().split("\r")[-2:]
+        assert last[0].strip() == last[1] == ""
 
 
 def test_standard_error_is_the_default(capsys):

@@ -139,14 +139,23 @@ def test_killed_and_resumed_equals_undisturbed(tiny_videos: Path, tmp_path: Path
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def test_ctrl_c_keeps_what_was_trained(tiny_videos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "word"),
+    [(signal.SIGINT, 1, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_signal_keeps_what_was_trained(
+    tiny_videos: Path, tmp_path: Path, number: int, status: int, word: str
+) -> None:
     process = kvideo_process(*fit_arguments(tiny_videos, "run", 3000), cwd=tmp_path)
     wait_for((tmp_path / "run" / "checkpoint" / "last.npz").exists, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
+    process.send_signal(number if number == signal.SIGTERM else 0)  # as `timeout` does
     _, text = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == status
     assert "Traceback" not in text
+    assert f"Error: {word} in epoch" in text.splitlines()[-1]
     assert "kvideo fit --resume run" in text.splitlines()[-1]
+    assert not list((tmp_path / "run").rglob(".tmp-*"))
     kvideo.load_model(tmp_path / "run" / "model.keras")
     settings = json.loads((tmp_path / "run" / "experiment.json").read_text())
     state = json.loads(np.load(tmp_path / "run" / "checkpoint" / "last.npz")["state"].tobytes())
@@ -154,6 +163,19 @@ def test_ctrl_c_keeps_what_was_trained(tiny_videos: Path, tmp_path: Path) -> Non
     (tmp_path / "run" / "experiment.json").write_text(json.dumps(settings))
     result = kvideo.fit(resume=tmp_path / "run", verbose=False)
     assert len(result.history) == settings["epochs"]
+
+
+@pytest.mark.slow
+def test_what_is_said_of_the_weights_is_said_once(tiny_videos, shared, tmp_path, capsys) -> None:
+    """A small model is built a second time where the machine's quick precision does not suit it."""
+    weights = shared / "oracles" / "torch" / "r3d_18.pyth"
+    if not weights.exists():
+        pytest.skip(f"no PyTorch oracles at {weights.parent}")
+    settings = {"size": (32, 32), "num_frames": 4, "epochs": 1, "batch_size": 4, "val_fraction": 0}
+    settings["model_options"] = {"stem_filters": 4}
+    out = tmp_path / "run"
+    kvideo.fit(tiny_videos, "r3d_18", weights=str(weights), out=str(out), **settings)
+    assert capsys.readouterr().err.count("r3d_18.pyth has 7 classes") == 1
 
 
 MIRRORED = """

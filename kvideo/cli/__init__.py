@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import time
 from importlib import import_module
 from typing import Any
 
 import click
 
 from kvideo import __version__
-from kvideo.errors import KVideoError
+from kvideo.errors import TERMINATED, KVideoError
 
 # Command → what `kvideo --help` says of it. The module has the command's name.
 COMMANDS = {
@@ -25,10 +27,18 @@ COMMANDS = {
 }
 
 
-_OUT_OF_MEMORY = (
-    "the memory is not enough for this. Smaller clips (--size, --frames), fewer at once "
-    "(--batch-size), or fewer --workers need less."
-)
+# Options that take less memory with smaller values.
+_OF_MEMORY = ("--size", "--frames", "--clips", "--batch-size", "--batch", "--workers")
+
+
+def _out_of_memory(command: click.Command | None) -> str:
+    """The sentence for a command that needs more memory than there is, with its own options."""
+    own = {name for each in command.params for name in each.opts} if command else set()
+    options = [name for name in _OF_MEMORY if name in own]
+    if not options:
+        return "the memory is not enough for this."
+    listed = " or ".join(filter(None, (", ".join(options[:-1]), options[-1])))
+    return f"the memory is not enough for this. Smaller values of {listed} need less."
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -72,7 +82,8 @@ class LazyGroup(click.Group):
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
-            click.echo(f"Error: {_OUT_OF_MEMORY}", err=True)
+            command = self.get_command(context, context.invoked_subcommand or "")
+            click.echo(f"Error: {_out_of_memory(command)}", err=True)
             context.exit(1)
 
 
@@ -82,8 +93,49 @@ def cli() -> None:
     """Video recognition with Keras 3: train, test and use models on your own videos."""
 
 
+class _Termination(KeyboardInterrupt):
+    """SIGTERM: unwinds as Ctrl-C does, so that temporary files and child processes go."""
+
+
+class _Terminable:
+    """Within it, SIGTERM raises `_Termination`; the attribute `asked` says that it came.
+
+    A second one in the same second is part of the first (`timeout` sends two), and must not stop
+    what cleans up; a later one raises anew.
+    """
+
+    _SAME = 1.0  # seconds
+
+    def __enter__(self) -> _Terminable:
+        self.asked: float | None = None
+        # Who ignores it, or looks after it himself, goes on doing so.
+        self._active = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        if self._active:
+            try:
+                signal.signal(signal.SIGTERM, self._raise)
+            except ValueError:  # not in the main thread
+                self._active = False
+        return self
+
+    def _raise(self, *_: object) -> None:
+        now, before = time.monotonic(), self.asked
+        if before is None or now - before > self._SAME:
+            self.asked = now
+            raise _Termination
+
+    def __exit__(self, *_: object) -> None:
+        # After the first one the handler stays: the second may still be on its way.
+        if self._active and self.asked is None:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def main() -> None:
     """Entry point of the `kvideo` command."""
+    with _Terminable() as terminable:
+        _main(terminable)
+
+
+def _main(terminable: _Terminable) -> None:
     import io
     import os
 
@@ -96,9 +148,10 @@ def main() -> None:
     try:
         status = cli.main(prog_name="kvideo", standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
-    except click.Abort:
-        click.echo("Interrupted.", err=True)
-        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt):
+        terminated = terminable.asked is not None
+        click.echo("Terminated." if terminated else "Interrupted.", err=True)
+        sys.exit(TERMINATED if terminated else 1)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -64,7 +64,7 @@ def benchmark() -> None:
 )
 @click.option("--only", type=click.Choice(["inference", "training"]), help="Measure nothing else.")
 @click.option(
-    "--classes", default=400, show_default=True, type=click.IntRange(1), help="Of a model's name."
+    "--classes", type=click.IntRange(1), help="Of a model's name, not of a file.  [default: 400]"
 )
 @click.option(
     "--repeats", default=10, show_default=True, type=click.IntRange(1), help="Timed calls."
@@ -80,7 +80,7 @@ def model(
     precision: str,
     options: Sequence[tuple[str, Any]],
     only: str | None,
-    classes: int,
+    classes: int | None,
     repeats: int,
     threads: int | None,
     as_json: bool,

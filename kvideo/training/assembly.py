@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ _LEARNING_RATES = {"adamw": 1e-3, "sgd": 0.05}
 _WEIGHT_DECAYS = {"adamw": 0.05, "sgd": 5e-4}
 
 
-@contextmanager
+@contextlib.contextmanager
 def assemble(
     experiment: Experiment,
     videos: VideoSet,
@@ -65,7 +66,9 @@ def assemble(
         if experiment.precision == "auto" and not suits_precision(model, precision):
             precision = "float32"
             keras.utils.set_random_seed(experiment.seed)
-            model, info = _model(experiment, videos, precision, lambda line: None)
+            # What there is to say of the weights has been said.
+            with contextlib.redirect_stderr(io.StringIO()):
+                model, info = _model(experiment, videos, precision, lambda line: None)
         _check_output(model, experiment, videos, info.clip_spec)
         if experiment.freeze:
             say(f"{freeze_up_to(model, experiment.freeze)} layers are frozen.")

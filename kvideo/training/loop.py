@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from kvideo.data.loading import TrainingClips
 from kvideo.data.pipeline import batches
-from kvideo.errors import DataError, DecodeError, KVideoError, UsageError
+from kvideo.errors import TERMINATED, DataError, DecodeError, KVideoError, UsageError
 from kvideo.progress import Progress
 from kvideo.saving import ModelInfo, save_model
 from kvideo.training.checkpoint import read_checkpoint, restore_variables, write_checkpoint
@@ -81,7 +81,12 @@ class LoopState:
 
 
 class TrainingInterrupted(KVideoError):
-    """Ctrl-C: a checkpoint was written; the message says how to go on."""
+    """Ctrl-C or SIGTERM: a checkpoint was written; the message says how to go on."""
+
+    def __init__(self, message: str, number: int | None = None) -> None:
+        super().__init__(message)
+        if number == signal.SIGTERM:
+            self.exit_status = TERMINATED
 
 
 class TrainingDiverged(KVideoError):
@@ -175,7 +180,7 @@ class Loop:
         """Trains to the end.
 
         Raises:
-            TrainingInterrupted: Ctrl-C; a checkpoint has been written.
+            TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint has been written.
             TrainingDiverged: the loss is not a number; the last checkpoint is as it was.
             DecodeError, DataError: videos fail in strict mode, or too many of them.
             KVideoError: the disk is full.
@@ -214,7 +219,7 @@ class Loop:
             )
         return f"The model was the bottleneck: it waited for clips only {share:.0%} of the time."
 
-    def _epoch(self, history: History, interrupted: threading.Event) -> None:
+    def _epoch(self, history: History, interrupted: _interruptible) -> None:
         state, options = self.state, self.options
         number = state.epoch + 1
         begun, first_step = time.perf_counter(), state.step
@@ -256,7 +261,7 @@ class Loop:
             self.say(summary)
         self._named = len(self.clips.failures)
 
-    def _steps(self, dataset: Any, progress: Progress, interrupted: threading.Event) -> float:
+    def _steps(self, dataset: Any, progress: Progress, interrupted: _interruptible) -> float:
         """The steps of an epoch that are left; returns the seconds spent waiting for clips."""
         state = self.state
         waited, begun = 0.0, time.perf_counter()
@@ -277,11 +282,12 @@ class Loop:
             now = time.perf_counter()
             share = waited / max(now - begun, 1e-9)
             progress.update(self.batch_size, **self._training_figures(), data_wait=f"{share:.0%}")
-            if interrupted.is_set():
+            if interrupted.number is not None:
                 self._checkpoint()
                 raise TrainingInterrupted(
-                    f"interrupted in epoch {state.epoch + 1}; nothing is lost. Go on with: "
-                    f"kvideo fit --resume {self.folder}"
+                    f"{interrupted.word} in epoch {state.epoch + 1}; nothing is lost. Go on with: "
+                    f"kvideo fit --resume {self.folder}",
+                    interrupted.number,
                 )
             if now - saved_at > 60 * self.options.checkpoint_minutes:
                 self._checkpoint()
@@ -346,19 +352,42 @@ def _rank(row: dict[str, float]) -> list[float]:
 
 
 class _interruptible:
-    """Within it, the first Ctrl-C sets an event; the second one interrupts at once."""
+    """Within it, the first Ctrl-C or SIGTERM is noted; the second one interrupts at once.
 
-    def __enter__(self) -> threading.Event:
-        self.event = threading.Event()
-        self.previous: Any = None
+    A second SIGTERM in the same second is part of the first: `timeout` sends two.
+
+    Attributes:
+        number: the signal that came; None: none did.
+    """
+
+    _SAME = 1.0  # seconds
+
+    def __enter__(self) -> _interruptible:
+        self.number: int | None = None
+        self._noted = 0.0
+        self._previous: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            self.previous = signal.signal(signal.SIGINT, self._note)
-        return self.event
+            for number in (signal.SIGINT, signal.SIGTERM):
+                handler = signal.getsignal(number)
+                # None: of another language. Who has SIGTERM ignored wants it ignored.
+                if handler is None or (number, handler) == (signal.SIGTERM, signal.SIG_IGN):
+                    continue
+                self._previous[number] = signal.signal(number, self._note)
+        return self
 
-    def _note(self, *_: object) -> None:
-        self.event.set()
-        signal.signal(signal.SIGINT, self.previous)
+    @property
+    def word(self) -> str:
+        """What the signal did."""
+        return "terminated" if self.number == signal.SIGTERM else "interrupted"
+
+    def _note(self, number: int, _: object) -> None:
+        now = time.monotonic()
+        if self.number is None:
+            self.number, self._noted = number, now
+        elif number == signal.SIGINT or now - self._noted > self._SAME:
+            self.__exit__()
+            signal.raise_signal(number)
 
     def __exit__(self, *_: object) -> None:
-        if self.previous is not None:
-            signal.signal(signal.SIGINT, self.previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
