@@ -23,8 +23,8 @@ ENDINGS = (".csv", ".json", ".png")
 Truth = Mapping[str, Sequence[TimeSegment]]
 
 
-def check_timeline_file(path: str, num_files: int) -> None:
-    """Refuses a name that `write_timeline` cannot take, before any work is done.
+def check_timeline_file(path: str, files: Sequence[str]) -> None:
+    """Refuses a name that `write_timeline` cannot take for these files, before any work is done.
 
     Raises:
         UsageError: another ending, no such folder, or a picture of several videos.
@@ -35,8 +35,9 @@ def check_timeline_file(path: str, num_files: int) -> None:
     folder = os.path.dirname(path)
     if folder and not os.path.isdir(folder):
         raise UsageError(f"cannot write {path}: there is no folder {folder}.")
-    if ending == ".png" and num_files > 1:
-        raise UsageError(f"{path} would be a picture of one video, but {num_files} files came.")
+    if ending == ".png" and (len(files) > 1 or os.path.isdir(files[0])):
+        came = f"{len(files)} files" if len(files) > 1 else "a folder"
+        raise UsageError(f"{path} would be a picture of one video, but {came} came.")
 
 
 def write_timeline(

@@ -319,6 +319,15 @@ def test_prediction(lights: Path, model: Path) -> None:
     assert failed.error and failed.timeline is None
 
 
+def test_a_video_of_one_frame(model: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "one_frame.mp4", blinking("b"))
+    (tmp_path / "list.csv").write_text("path,start,end,label\none_frame.mp4,0,0.1,bright\n")
+    (found,) = kvideo.predict(model, tmp_path / "one_frame.mp4")
+    assert found.label == "bright" and found.timeline.probabilities.shape == (1, 2)
+    result = kvideo.evaluate(model, tmp_path / "list.csv", verbose=False)
+    assert result.metrics["frame_accuracy"] == 1.0 and result.metrics["num_frames"] == 1
+
+
 def test_timeline_files(lights: Path, model: Path, tmp_path: Path) -> None:
     one, two = lights / "one.mp4", lights / "two.mp4"
     status, shown = command("predict", model, one, two, "--timeline", tmp_path / "t.csv")

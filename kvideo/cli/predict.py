@@ -102,7 +102,7 @@ def predict(
     info = read_info(model_file(model))
     target = None if timeline in (None, _NO_FILE) else timeline
     if target is not None:
-        check_timeline_file(target, len(files))
+        check_timeline_file(target, files)
     elif truth is not None:
         raise UsageError("--truth goes into a timeline's file; give --timeline FILE as well.")
     import_quietly()
