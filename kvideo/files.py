@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from kvideo.errors import KVideoError
+from kvideo.errors import KVideoError, UsageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # `.tmp-PLACE-PID-RANDOM-NAME`; what other modules make has no place and no process.
@@ -45,14 +45,15 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         The temporary path, which does not exist yet, in the same folder and with the same endings.
 
     Raises:
-        KVideoError: the disk is full, the folder is missing or not writable, or the block wrote
-            nothing. The sentence names `path`. Other errors of the block pass through.
+        UsageError: the folder is missing.
+        KVideoError: the disk is full, the folder is not writable, or the block wrote nothing. The
+            sentence names `path`. Other errors of the block pass through.
     """
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise KVideoError(f"cannot write {path}: it is a folder.")
     if not target.parent.is_dir():
-        raise KVideoError(f"cannot write {path}: there is no folder {target.parent}.")
+        raise _no_folder(path, target.parent)
     _clean_once(str(target.parent), os.getpid())
     # The last 50 characters, at most 200 bytes: with the prefix a legal name on every system.
     owner = f"{_process_place()}-{os.getpid()}"
@@ -134,11 +135,14 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     """Makes a folder, and those above it, unless they exist.
 
     Raises:
+        UsageError: the folder above it is missing and cannot be made.
         KVideoError: there is a file of that name, or no permission, or no room.
     """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if _lacks_parent(path):
+            raise _no_folder(path, Path(path).parent) from error
         raise KVideoError(f"cannot make the folder {path}: {error.strerror}.") from error
     return Path(path)
 
@@ -147,13 +151,26 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
     """Sees whether files can be made in a folder, which need not exist yet. Makes nothing.
 
     Raises:
-        KVideoError: they cannot.
+        UsageError: the folder above it is missing and cannot be made.
+        KVideoError: it is no folder, or must not be written to.
     """
     nearest = Path(os.path.abspath(folder))
     while not nearest.exists():
         nearest = nearest.parent
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        if _lacks_parent(folder):
+            raise _no_folder(folder, Path(folder).parent)
         raise KVideoError(f"cannot write into the folder {folder}; choose another one.")
+
+
+def _lacks_parent(path: str | os.PathLike[str]) -> bool:
+    """Whether the folder above is missing; a file in its place is something else."""
+    above = Path(os.path.abspath(path)).parents
+    return not above[0].exists() and all(each.is_dir() for each in above if each.exists())
+
+
+def _no_folder(path: str | os.PathLike[str], folder: Path) -> UsageError:
+    return UsageError(f"cannot write {path}: there is no folder {folder}.")
 
 
 def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> None:

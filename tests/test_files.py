@@ -9,11 +9,12 @@ import time
 
 import pytest
 
-from kvideo.errors import KVideoError
+from kvideo.errors import KVideoError, UsageError
 from kvideo.files import (
     atomic_path,
     check_writable,
     is_disk_full,
+    make_folder,
     remove_abandoned,
     write_bytes_atomic,
     write_text_atomic,
@@ -135,6 +136,25 @@ def test_a_size_limit_in_a_process_of_its_own(tmp_path):
 def test_a_full_disk_in_another_library_s_words(tmp_path):
     with pytest.raises(KVideoError, match="the disk is full"), atomic_path(tmp_path / "a"):
         raise RuntimeError("Unable to write dataset (errno = 28, 'No space left on device')")
+
+
+def test_a_missing_folder_is_one_sentence_everywhere(tmp_path, monkeypatch):
+    path = tmp_path / "nowhere" / "a.txt"
+    sentence = f"^cannot write {path}: there is no folder {path.parent}\\.$"
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    with pytest.raises(UsageError, match=sentence):
+        write_text_atomic(path, "x")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the superuser may write anywhere
+    monkeypatch.setattr(os, "mkdir", refuse)
+    for function in (check_writable, make_folder):
+        with pytest.raises(UsageError, match=sentence):
+            function(path)
+        with pytest.raises(KVideoError) as caught:
+            function(tmp_path / "forbidden")
+        assert caught.value.exit_status == 1
 
 
 def test_other_things_that_cannot_be_written(tmp_path):
