@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvideo.clip_spec import recommended_clip, recommended_views
 from kvideo.errors import DataError, ModelFileError, UsageError
-from kvideo.files import check_writable
+from kvideo.files import check_target
 from kvideo.registry import MODELS, Entry, find
 from kvideo.saving import BuilderInfo, ModelInfo, read_info, save_model
 from kvideo.text import enumerate_words, plural
@@ -170,9 +170,7 @@ def _check_target(out: str | os.PathLike[str], overwrite: bool) -> Path:
         raise UsageError(f"a model file's name ends in .keras; {target} does not.")
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists; give another name, or overwrite it (--overwrite).")
-    check_writable(target.parent)
-    if not target.parent.is_dir():
-        raise UsageError(f"there is no folder {target.parent}.")
+    check_target(target)
     return target
 
 

@@ -163,6 +163,19 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
         raise KVideoError(f"cannot write into the folder {folder}; choose another one.")
 
 
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Sees whether a file (or folder) of that name can be made where it is to be. Makes nothing.
+
+    Raises:
+        UsageError: the folder above it is missing.
+        KVideoError: that is no folder, or must not be written to.
+    """
+    parent = Path(os.path.realpath(path)).parent
+    if not parent.exists():
+        raise _no_folder(path, parent)
+    check_writable(parent)
+
+
 def _lacks_parent(path: str | os.PathLike[str]) -> bool:
     """Whether the folder above is missing; a file in its place is something else."""
     above = Path(os.path.abspath(path)).parents

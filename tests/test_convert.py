@@ -148,7 +148,11 @@ def test_an_existing_file_is_kept(folder, tmp_path):
         (["imagenet", "-m", "slow", "-o", "x.keras"], 2, 'or "kinetics400"'),
         (["kinetics500", "-m", "slow", "-o", "x.keras"], 2, 'Did you mean "kinetics400"?'),
         (["slow.pyth", "-m", "slow", "-o", "x.h5"], 2, "ends in .keras"),
-        (["slow.pyth", "-m", "slow", "-o", "no/x.keras"], 2, "there is no folder no"),
+        (
+            ["slow.pyth", "-m", "slow", "-o", "no/x.keras"],
+            2,
+            "cannot write no/x.keras: there is no folder",
+        ),
         (["slow.pyth", "-m", "single_frame", "-o", "x.keras"], 2, "has no published checkpoints"),
         (["slow.pyth", "-m", "slow", "-o", "x.keras", "--set", "colour=1"], 2, "colour"),
         (

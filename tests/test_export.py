@@ -509,7 +509,7 @@ def test_the_command_s_words_are_the_package_s():
         (["--out", "m", "--batch", "0"], 2, "neither a number of clips nor"),
         (["--out", "m", "--tolerance", "-1"], 2, "--tolerance"),
         ([], 2, "Missing option '--out'"),
-        (["--out", "nowhere/m.onnx"], 1, "there is no folder"),
+        (["--out", "nowhere/m.onnx"], 2, "there is no folder"),
     ],
 )
 def test_wrong_usage(arguments, status, words, file, tmp_path, monkeypatch):

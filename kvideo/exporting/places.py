@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kvideo.errors import KVideoError, UsageError
-from kvideo.files import atomic_path, check_writable, is_disk_full
+from kvideo.files import atomic_path, check_target, is_disk_full, remove_abandoned
 
 _MARK = "saved_model.pb"  # what makes a folder a SavedModel
 
@@ -50,8 +50,9 @@ class Place:
         """Sees whether it may be written to.
 
         Raises:
-            UsageError: there is something already, and `overwrite` is not set or does not mean it.
-            KVideoError: there is no such folder, or it cannot be written to.
+            UsageError: there is something already, and `overwrite` is not set or does not mean it;
+                or there is no such folder.
+            KVideoError: the folder cannot be written to.
         """
         if self.is_folder:
             if self.model.exists() and not (self.model / _MARK).is_file():
@@ -61,10 +62,7 @@ class Place:
         there = [path for path in (self.model, self.info, self.labels) if path.exists()]
         if there and not overwrite:
             raise UsageError(f"{there[0]} exists already; --overwrite replaces it.")
-        parent = self.model.resolve().parent
-        if not parent.is_dir():
-            raise KVideoError(f"cannot write {self.model}: there is no folder {parent}.")
-        check_writable(parent)
+        check_target(self.model)
 
     @contextmanager
     def writing(self) -> Iterator[Place]:
@@ -99,6 +97,7 @@ class Place:
 def _atomic_folder(target: Path) -> Iterator[Path]:
     """A temporary folder's path, which does not exist yet and becomes `target`."""
     real = Path(os.path.realpath(target))
+    remove_abandoned(real.parent)
     temporary = real.parent / f".tmp-{secrets.token_hex(4)}-{real.name[-60:]}"
     old = real.parent / f".tmp-{secrets.token_hex(4)}-old"
     try:
