@@ -21,6 +21,8 @@ BACKBONE = {"backbone": "efficientnet_lite0", "dropout": 0.3}
 SETTINGS = {
     "single_frame": {"num_frames": 1, "epochs": 40},
     "late_fusion": {"num_frames": 8, "epochs": 20},
+    # late_fusion's recipe with a recurrent layer over the frames' features instead of their mean.
+    "cnn_rnn": {"num_frames": 8, "epochs": 20, "model_options": {"pooling": "mean"}},
     # Temporal kernels in the last blocks only; frozen layers cannot learn motion anyway.
     "inflated": {
         "num_frames": 8,

@@ -350,17 +350,20 @@ def _write(
 
 
 def _key(settings: list[Any], record: VideoRecord) -> str:
-    """Identifies what a video's features come from; a file that cannot be looked at is new."""
-    try:
-        if is_url(record.path):
-            stamp: Any = stamp_remote(record.path)
-        else:
-            found = os.stat(record.path)
-            stamp = found.st_size, found.st_mtime_ns
-    except OSError:
-        stamp = secrets.token_hex()
-    text = json.dumps([settings, stamp, record.start, record.end])
+    """Identifies what a video's features come from."""
+    text = json.dumps([settings, file_stamp(record.path), record.start, record.end])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_stamp(path: str) -> Any:
+    """What changes when a file does, for JSON; of one that cannot be looked at, always anew."""
+    try:
+        if is_url(path):
+            return stamp_remote(path)
+        found = os.stat(path)
+        return found.st_size, found.st_mtime_ns
+    except OSError:
+        return secrets.token_hex()
 
 
 def _refuse_nothing(result: FeatureSet) -> None:

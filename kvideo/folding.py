@@ -78,7 +78,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     ]
     result = keras.models.clone_model(
         model,
-        input_tensors=inputs if len(inputs) > 1 else inputs[0],
+        input_tensors=keras.tree.pack_sequence_as(model.input, inputs),
         clone_function=clone,
         call_function=call,
         recursive=True,

@@ -19,7 +19,7 @@ class Predictor:
     """Runs a model on clips.
 
     Args:
-        model: any classifier with an input of clips.
+        model: any model of clips (B, T, H, W, C), or of their features (B, T, C).
         batch_size: most clips that are run at once.
         fold: whether the weights stay as they are, so that the model can be rebuilt for speed:
             batch norms are folded into the convolutions before them, in a copy, and after
@@ -62,7 +62,8 @@ class Predictor:
         return self._run(clips).numpy()
 
     def _compile(self, run: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        clips = tf.TensorSpec((None, *self.model.input_shape[1:]), tf.uint8)
+        shape = (None, *self.model.input_shape[1:])
+        clips = tf.TensorSpec(shape, tf.uint8 if len(shape) == 5 else tf.float32)
         return tf.function(run, input_signature=[clips], jit_compile=use_xla())
 
     def ragged(self, groups: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

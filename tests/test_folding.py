@@ -243,3 +243,13 @@ def test_a_settled_predictor_keeps_its_numbers(name, policy):
 def test_what_is_no_model_is_refused():
     with pytest.raises(UsageError, match='"slow.keras" is not functional'):
         kvideo.fold_batch_norm("slow.keras")
+
+
+def test_inputs_in_a_list():
+    inputs = keras.Input((4, 8, 8, 3))
+    model = keras.Model([inputs], conv_unit(inputs, 4, 3, name="a"))
+    randomize(model)
+    folded = kvideo.fold_batch_norm(model)
+    assert not norms(folded)
+    clips = np.random.default_rng(0).normal(size=(2, 4, 8, 8, 3)).astype("float32")
+    np.testing.assert_allclose(folded([clips]), model([clips]), atol=1e-5)

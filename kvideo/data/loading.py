@@ -317,6 +317,17 @@ class TrainingClips:
     failures: Failures = dataclasses.field(default_factory=Failures)
     error: Exception | None = None  # what ended the last iteration early
 
+    @property
+    def element(self) -> tuple[tuple[int, ...], str]:
+        """Shape and type of a clip."""
+        return self.reader.spec.shape, "uint8"
+
+    def read(
+        self, record: VideoRecord, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """A random clip of a video; see `ClipReader.labelled_training_clip`."""
+        return self.reader.labelled_training_clip(record, self.augmentation, rng)
+
     def epoch(
         self, epoch: int, first: int = 0, last: int | None = None
     ) -> Iterator[tuple[np.ndarray, int | np.ndarray, np.ndarray]]:
@@ -327,7 +338,8 @@ class TrainingClips:
         """
         order = epoch_order(len(self.videos.records), self.seed, epoch)
         places = range(first, len(order) if last is None else min(last, len(order)))
-        clip_bytes = int(np.prod(self.reader.spec.shape))
+        shape, dtype = self.element
+        clip_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         ahead = max(self.workers, min(4 * self.workers, _MAX_AHEAD_BYTES // clip_bytes))
         results = ordered_map(
             lambda place: self._load(epoch, place, int(order[place])), places, self.workers, ahead
@@ -348,7 +360,7 @@ class TrainingClips:
             record = self.videos.records[index]
             rng = np.random.default_rng([self.seed, epoch, place, 0])
             try:
-                clip, labels = self.reader.labelled_training_clip(record, self.augmentation, rng)
+                clip, labels = self.read(record, rng)
             except DecodeError as error:
                 self.failures.add(error)
                 if self.strict:

@@ -43,7 +43,7 @@ def batches(
     first_batch: int = 0,
     drop_remainder: bool = True,
 ) -> tf.data.Dataset:
-    """One epoch of `clips` as a dataset of ((B, T, H, W, 3) uint8, labels).
+    """One epoch of `clips` as a dataset of (clips, labels): mostly (B, T, H, W, 3) uint8.
 
     Labels are (B,) int32; (B, num_classes) float32 for multi-label sets; (B, T) int32, -1 where
     nothing is known, for sets with labels over time.
@@ -59,6 +59,7 @@ def batches(
     full, rest = divmod(num_records, batch_size)
     num_batches = full if drop_remainder or not rest else full + 1
     label_spec = _label_spec(clips.videos, spec)
+    shape, dtype = clips.element
 
     def generate():
         number = epoch() if callable(epoch) else epoch
@@ -67,13 +68,18 @@ def batches(
     dataset = tf.data.Dataset.from_generator(
         generate,
         output_signature=(
-            tf.TensorSpec(spec.shape, tf.uint8),
+            tf.TensorSpec(shape, dtype),
             label_spec,
             tf.TensorSpec((2,), tf.int32),
         ),
     )
+    pictures = dtype == "uint8"  # else features, which have no brightness
+
+    def prepare(clip, label, seed):
+        return augment_clip(clip, seed, clips.augmentation) if pictures else clip, label
+
     dataset = dataset.map(
-        lambda clip, label, seed: (augment_clip(clip, seed, clips.augmentation), label),
+        prepare,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )

@@ -96,7 +96,8 @@ def cnn_rnn(
         classifier_activation: `"softmax"`, `"sigmoid"` for several labels a video, or None.
         weights: None (random), `"imagenet"` (the backbone's), or a file of a like model.
         backbone: `"lecture"`, `"efficientnet_lite0"`, or a model of `keras.applications` by name.
-        frozen_backbone: whether the backbone's weights stay as they are in training.
+        frozen_backbone: whether the backbone's weights stay as they are in training. `kvideo fit`
+            then computes what it says of each frame once and keeps it on disk.
         widths: of the lecture's stack; see `kvideo.models.stacks.lecture_stages`.
         dropout: before each recurrent layer and the last one.
         recurrent_dropout: share of the state set to 0 in training, the same at all steps.

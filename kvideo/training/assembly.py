@@ -27,6 +27,7 @@ from kvideo.saving import BuilderInfo, ModelInfo, load_model, model_info
 from kvideo.text import plural
 from kvideo.timelines import is_per_frame
 from kvideo.training.experiment import Experiment, experiment_clip
+from kvideo.training.frozen import FrozenClips, FrozenFrames, FrozenParts
 from kvideo.training.loop import Loop, LoopOptions
 from kvideo.training.losses import balanced_class_weights
 from kvideo.training.transfer import copy_weights, freeze_up_to, replace_head
@@ -77,25 +78,26 @@ def assemble(
     workers = experiment.workers or default_workers()
     mirror = mirror_clips(experiment, videos)
     failures = Failures()
-    clips = TrainingClips(
-        videos,
-        reader,
-        experiment.augmentation(mirror),
-        seed=experiment.seed,
-        workers=workers,
-        strict=experiment.strict,
-        failures=failures,
-    )
+    common = (videos, reader, experiment.augmentation(mirror), experiment.seed, workers)
+    options: dict[str, Any] = {"strict": experiment.strict, "failures": failures}
+    clips, head, extract = TrainingClips(*common, **options), None, {}
+    if experiment.model_options.get("frozen_backbone"):
+        parts = FrozenParts.of(model)
+        frames = FrozenFrames(parts.backbone, reader, experiment.batch_size)
+        clips, head = FrozenClips(*common, **options, frames=frames), parts.head
+        extract = {"extract": frames}
+        say(f"The backbone is frozen; what it says of each frame is kept in {frames.folder}.")
     validate = None
     if validation is not None:
         validate = Validation(
-            model,
+            model if head is None else head,
             validation,
             reader,
             experiment.val_clips,
             experiment.batch_size,
             workers,
             failures,
+            **extract,
         )
     spec = info.clip_spec
     say(
@@ -123,6 +125,7 @@ def assemble(
         fingerprint=fingerprint(videos),
         say=say,
         quiet=quiet,
+        head=head,
     )
 
 

@@ -111,6 +111,8 @@ class Loop:
         fingerprint: identifies the data; a checkpoint of other data is refused.
         say: takes lines for a person.
         quiet: no progress bar.
+        head: the part of the model that is trained on `clips`, where these are features of a frozen
+            backbone; by default the model.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class Loop:
         fingerprint: str = "",
         say: Callable[[str], None] = print,
         quiet: bool = False,
+        head: keras.Model | None = None,
     ) -> None:
         self.model, self.info, self.clips, self.optimizer = model, info, clips, optimizer
         self.strategy, self.options, self.folder = strategy, options, folder
@@ -144,7 +147,7 @@ class Loop:
         with strategy.scope():
             optimizer.build(model.trainable_variables)
         self._step = compile_step(
-            model,
+            model if head is None else head,
             optimizer,
             strategy,
             batch_size=self.batch_size,

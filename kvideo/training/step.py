@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kvideo.analysis import functional_graph, graph_nodes
 from kvideo.errors import UsageError
 from kvideo.hardware import use_xla
 from kvideo.training.losses import classification_loss, frame_loss, num_hits
@@ -108,13 +109,15 @@ def compile_step(
 
 
 def _logits(model: keras.Model) -> Any:
-    try:
-        return model.get_layer("logits").output
-    except ValueError as error:
-        raise UsageError(
-            f'the model "{model.name}" has no layer named "logits"; every classifier must name '
-            "its layers feature_map, features and logits."
-        ) from error
+    """The output of the layer `logits` in this model's graph; other graphs may have it too."""
+    calls = graph_nodes(model) if functional_graph(model) is not None else []
+    for call in calls:
+        if call.operation.name == "logits":
+            return call.outputs[0]
+    raise UsageError(
+        f'the model "{model.name}" has no layer named "logits"; every classifier must name its '
+        "layers feature_map, features and logits."
+    )
 
 
 def _over_replicas(value: tf.Tensor, num_replicas: int) -> tf.Tensor:

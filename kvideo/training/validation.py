@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +38,8 @@ class Validation:
         batch_size: clips that are run at once.
         workers: decoding threads.
         failures: receives the videos that cannot be read.
+        extract: what clips become before they are kept and given to the model: the features of a
+            frozen backbone.
     """
 
     def __init__(
@@ -48,7 +51,9 @@ class Validation:
         batch_size: int,
         workers: int,
         failures: Failures | None = None,
+        extract: Callable[[np.ndarray], np.ndarray] = lambda clips: clips,
     ) -> None:
+        self._extract = extract
         self.predictor = Predictor(model, batch_size, fold=False)
         self.per_frame = is_per_frame(model)
         self.videos, self.reader, self.workers = videos, reader, workers
@@ -111,7 +116,9 @@ class Validation:
         for block in iterate_blocks(self.videos.records, self.reader, self.workers):
             if block.error is not None:
                 self.failures.add(block.error)
-            size += 0 if block.clips is None else block.clips.nbytes
+            if block.clips is not None:
+                clips = self._extract(block.clips)
+                block, size = dataclasses.replace(block, clips=clips), size + clips.nbytes
             if size <= _KEEP_BYTES:
                 kept.append(block)
             else:
@@ -130,6 +137,7 @@ class Validation:
             if isinstance(clips, DecodeError):
                 self.failures.add(clips)
                 continue
+            clips = self._extract(clips)
             if self._keep:
                 kept.append((record, clips))
             yield record, clips
