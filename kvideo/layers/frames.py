@@ -38,8 +38,22 @@ class FoldTime(keras.Layer):
         return (None if batch is None or frames is None else batch * frames, *input_shape[2:])
 
 
+class _OfFrames(keras.Layer):
+    """A layer that is told a number of frames, at least 1."""
+
+    def __init__(self, num_frames: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if num_frames < 1:
+            raise UsageError(f"num_frames must be at least 1, not {num_frames}.")
+        self.num_frames = num_frames
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return {**super().get_config(), "num_frames": self.num_frames}
+
+
 @keras.saving.register_keras_serializable("kvideo")
-class UnfoldTime(keras.Layer):
+class UnfoldTime(_OfFrames):
     """The inverse of `FoldTime`.
 
     Args:
@@ -55,12 +69,6 @@ class UnfoldTime(keras.Layer):
         UsageError: `num_frames` is less than 1.
     """
 
-    def __init__(self, num_frames: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if num_frames < 1:
-            raise UsageError(f"num_frames must be at least 1, not {num_frames}.")
-        self.num_frames = num_frames
-
     def call(self, inputs: Any) -> Any:
         """(B*T, ...) -> (B, T, ...)."""
         return ops.reshape(inputs, (-1, self.num_frames, *ops.shape(inputs)[1:]))
@@ -71,13 +79,9 @@ class UnfoldTime(keras.Layer):
         batch = None if folded is None else folded // self.num_frames
         return (batch, self.num_frames, *input_shape[1:])
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments."""
-        return {**super().get_config(), "num_frames": self.num_frames}
-
 
 @keras.saving.register_keras_serializable("kvideo")
-class FoldWindows(keras.Layer):
+class FoldWindows(_OfFrames):
     """Cuts a clip into windows that follow each other, and folds these into the batch.
 
     `UnfoldTime(T // num_frames)` lays what comes of the windows in a row again.
@@ -95,12 +99,6 @@ class FoldWindows(keras.Layer):
         UsageError: `num_frames` is less than 1, or does not divide T.
     """
 
-    def __init__(self, num_frames: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if num_frames < 1:
-            raise UsageError(f"num_frames must be at least 1, not {num_frames}.")
-        self.num_frames = num_frames
-
     def call(self, inputs: Any) -> Any:
         """(B, T, ...) -> (B*n, num_frames, ...)."""
         self.compute_output_shape(inputs.shape)
@@ -116,10 +114,6 @@ class FoldWindows(keras.Layer):
         known = batch is not None and frames is not None
         folded = batch * (frames // self.num_frames) if known else None  # type: ignore[operator]
         return (folded, self.num_frames, *input_shape[2:])
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments."""
-        return {**super().get_config(), "num_frames": self.num_frames}
 
 
 @keras.saving.register_keras_serializable("kvideo")
