@@ -274,7 +274,7 @@ def test_an_error_leaves_standard_output_empty(here: Path, arguments: list[str])
         (["evaluate", "RUN", "DATA", "--crops", "2"], "num_crops must be 1 or 3, not 2"),
         (["evaluate", "RUN", "DATA", "--precision", "float8"], "float8"),
         (["evaluate", "RUN", "DATA", "--batch-size", "0"], "0 is not in the range"),
-        (["predict", "RUN"], "name the video files to label"),
+        (["predict", "RUN"], "Missing argument 'FILES...'"),
         (["predict", "RUN", "VIDEO", "--top", "0"], "0 is not in the range"),
         (["predict", "RUN", "VIDEO", "--step", "1"], "give --timeline as well"),
         (["predict", "RUN", "VIDEO", "--timeline", "--step", "0"], "step must be above 0 s"),
