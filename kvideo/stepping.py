@@ -129,6 +129,12 @@ class SteppedModel:
         new = tuple(state for key in carried for state in after[key])
         return values[id(self.model.outputs[0])], new
 
+    def part(self, clips: Any, first: Any, count: int) -> Any:
+        """(B, count, H, W, C): the frames of clips from `first` on; of known length in a graph."""
+        shown = clips[:, first : first + count]
+        shown.set_shape([clips.shape[0], count, *clips.shape[2:]])
+        return shown
+
     # -- the plan ------------------------------------------------------------------------------
 
     def _inspect(self, layer: Any, given: set[str]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
@@ -65,14 +65,29 @@ def rematerialized(network: keras.Model) -> Callable[[Any], Any]:
     def run(clips: Any) -> Any:
         tensors = [clips]
         for segment in segments[:-1]:
-            tensors = _run_twice(segment, tensors)
+            tensors = run_twice(segment, tensors)
         # The last segment's gradient comes at once: nothing is won by running it again.
         return segments[-1](tensors)[0]
 
     return run
 
 
-class _Segment:
+class Segment(Protocol):
+    """A part of a network, or of its work.
+
+    Attributes:
+        trained: the variables that get gradients.
+        others: those that a call may move.
+    """
+
+    trained: list[Any]
+    others: list[Any]
+
+    def __call__(self, tensors: Sequence[Any]) -> list[Any]:
+        """Outputs from inputs, under training."""
+
+
+class _Segment(Segment):
     """Some successive calls of a network, as a function from live tensors to live tensors."""
 
     def __init__(self, calls: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
@@ -147,7 +162,7 @@ def _greedy(plan: _Plan, limit: float) -> list[int]:
     return cuts
 
 
-def _run_twice(segment: _Segment, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+def run_twice(segment: Segment, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """The segment's outputs, of which the backward pass finds only the inputs stored."""
     trained, others = segment.trained, segment.others
     before = [tf.identity(variable.value) for variable in others]
@@ -165,14 +180,16 @@ def _run_twice(segment: _Segment, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor
         outputs, scope = call(arguments[: len(inputs)], arguments[len(inputs) :])
         moved.extend(tf.stop_gradient(scope.get_current_value(variable)) for variable in others)
 
-        def gradient(*upstream: tf.Tensor) -> list[tf.Tensor]:
+        def gradient(*upstream: tf.Tensor) -> list[tf.Tensor | None]:
             # Behind the upstream gradients, or TensorFlow would find that it has all this already.
             with tf.control_dependencies(upstream):
                 again = [tf.identity(argument) for argument in arguments]
+            wanted = [argument for argument in again if argument.dtype.is_floating]
             with tf.GradientTape() as tape:
-                tape.watch(again)
+                tape.watch(wanted)
                 outputs, _ = call(again[: len(inputs)], again[len(inputs) :])
-            return tape.gradient(outputs, again, upstream, unconnected_gradients="zero")
+            found = iter(tape.gradient(outputs, wanted, upstream, unconnected_gradients="zero"))
+            return [next(found) if x.dtype.is_floating else None for x in again]  # pixels: none
 
         return outputs, gradient
 

@@ -15,6 +15,7 @@ from kvideo.errors import UsageError
 from kvideo.hardware import use_xla
 from kvideo.training.losses import classification_loss, frame_loss, num_hits
 from kvideo.training.remat import rematerialized
+from kvideo.training.remat_over_time import rematerialized_over_time
 from kvideo.training.truncated import TruncatedBackpropagation
 
 
@@ -43,7 +44,7 @@ def compile_step(
         clip_norm: largest norm of the whole gradient; None for no limit.
         class_weights: (num_classes,) or None.
         remat: whether most activations are computed twice instead of kept; see
-            `kvideo.training.remat`.
+            `kvideo.training.remat` and, for recurrent networks, `kvideo.training.remat_over_time`.
         bptt: frames after which back-propagation through time is cut off; None: never. See
             `kvideo.training.truncated`.
 
@@ -58,7 +59,9 @@ def compile_step(
     num_replicas = strategy.num_replicas_in_sync
     weights = None if class_weights is None else tf.constant(class_weights)
     network = keras.Model(model.inputs, _logits(model))
-    forward = rematerialized(network) if remat else functools.partial(network, training=True)
+    forward: Callable[[Any], Any] = functools.partial(network, training=True)
+    if remat:
+        forward = rematerialized_over_time(network) or rematerialized(network)
     variables = model.trainable_variables
     per_frame = len(network.output_shape) == 3
     in_parts = None if bptt is None else TruncatedBackpropagation(network, bptt)

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from kvideo.errors import UsageError
 from kvideo.stepping import SteppedModel
+from kvideo.training.clip_parts import over_parts
 
 Backward = Callable[[Callable[[], Any], Any], tuple[list[Any], Any]]
 
@@ -57,8 +58,7 @@ class TruncatedBackpropagation:
         """
 
         def part(first: Any, count: int, states: Any) -> tuple[list[Any], Any, tuple[Any, ...]]:
-            shown = clips[:, first : first + count]
-            shown.set_shape([clips.shape[0], count, *clips.shape[2:]])
+            shown = self._stepped.part(clips, first, count)
             after: list[Any] = []
 
             def run() -> Any:
@@ -72,17 +72,13 @@ class TruncatedBackpropagation:
         def body(index: Any, states: Any, total: Any, figures: Any) -> tuple[Any, ...]:
             gradients, more, states = part(index * self._frames, self._frames, states)
             total = [a + b for a, b in zip(total, gradients, strict=True)]
-            return index + 1, states, total, figures + more
+            return states, total, figures + more
 
         whole, rest = divmod(self._length, self._frames)
         states = self._stepped.first_states(tf.shape(clips)[0])
-        _, states, total, figures = tf.while_loop(
-            lambda index, *_: index < whole,
-            body,
-            (tf.constant(0), states, [tf.zeros_like(value) for value in like], tf.zeros(2)),
-            maximum_iterations=whole,
-            parallel_iterations=1,
-        )
+        total = [tf.zeros_like(value) for value in like]
+        network = self._stepped.model
+        states, total, figures = over_parts(network, body, whole, states, total, tf.zeros(2))
         if rest:
             gradients, more, _ = part(whole * self._frames, rest, states)
             total = [a + b for a, b in zip(total, gradients, strict=True)]
