@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kvideo.errors import KVideoError, UsageError
+from kvideo.errors import KVideoError, UsageError, check_choice
 from kvideo.measuring import INFERENCE, PEAK, TRAINING, Request
 from kvideo.registry import MODELS, find
 from kvideo.saving import model_file, read_info
@@ -181,8 +181,7 @@ def benchmark_model(
             f"threads must be at most {most} here, {_THREADS_PER_PROCESSOR} for each processor, "
             f"not {threads}."
         )
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision must be one of {PRECISIONS}, not {precision!r}.")
+    check_choice("precision", precision, PRECISIONS)
     if not phases or set(phases) - set(PHASES):
         raise UsageError(f"phases must be some of {PHASES}, not {tuple(phases)!r}.")
     common = {

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kvideo.errors import UsageError
+from kvideo.errors import UsageError, check_choice
 
 MODALITIES = {"rgb": 3, "flow": 2}  # name to channels
 FRAMINGS = ("crop", "letterbox", "stretch")
@@ -55,10 +55,8 @@ class ClipSpec:
             raise UsageError(f"frame_rate must be a positive number, not {self.frame_rate}.")
         if len(size) != 2 or min(size) < 1:
             raise UsageError(f"size must be (height, width) in pixels, not {self.size!r}.")
-        if self.modality not in MODALITIES:
-            raise UsageError(f"modality must be one of {tuple(MODALITIES)}, not {self.modality!r}.")
-        if self.framing not in FRAMINGS:
-            raise UsageError(f"framing must be one of {FRAMINGS}, not {self.framing!r}.")
+        check_choice("modality", self.modality, MODALITIES)
+        check_choice("framing", self.framing, FRAMINGS)
         if self.short_side is not None and self.short_side < min(size):
             raise UsageError(
                 f"short_side ({self.short_side}) must not be smaller than the clip's short side "

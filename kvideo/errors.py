@@ -4,6 +4,10 @@ Each one carries a sentence for a person: it names the thing and, where there is
 The command line prints that sentence and ends with `exit_status`; it shows no traceback.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 # The exit status of a program that SIGTERM (15) has ended, as shells count.
 TERMINATED = 128 + 15
 
@@ -21,6 +25,21 @@ class UsageError(KVideoError, ValueError):
     """The request itself is wrong: an unknown name, arguments that contradict. Exit status 2."""
 
     exit_status = 2
+
+
+def check_choice(name: str, value: object, allowed: Iterable[object]) -> None:
+    """Checks an argument that takes one of a few values.
+
+    Args:
+        name: of the argument, for the message.
+        value: what the user gave.
+        allowed: what may be given.
+
+    Raises:
+        UsageError: it is none of them.
+    """
+    if value not in (known := tuple(allowed)):
+        raise UsageError(f"{name} must be one of {', '.join(map(str, known))}, not {value!r}.")
 
 
 class DataError(KVideoError):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvideo import __version__
 from kvideo.clip_spec import ClipSpec, Views
-from kvideo.errors import KVideoError, ModelFileError, PluginLoadError, UsageError
+from kvideo.errors import KVideoError, ModelFileError, PluginLoadError, UsageError, check_choice
 from kvideo.files import atomic_path
 from kvideo.registry import MODELS, entries
 
@@ -231,8 +231,7 @@ def load_model(path: str | os.PathLike[str], *, precision: str = "float32") -> k
         ModelFileError: no file, not a whole model file, or a package is missing (says which).
         UsageError: unknown precision.
     """
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision must be one of {tuple(PRECISIONS)}, not {precision!r}.")
+    check_choice("precision", precision, PRECISIONS)
     path = model_file(path)
     info = read_info(path)
     if info.builder:

@@ -280,7 +280,7 @@ except KVideoError as error:
         ("c3d", {"weights": "missing.keras"}, "no weights file missing.keras"),
         ("late_fusion", {"weights": "imagnet"}, 'weights must be None, "imagenet" or'),
         ("late_fusion", {"weights": "imagenet"}, 'backbone="lecture" has no ImageNet'),
-        ("late_fusion", {"fusion": "max"}, r"fusion must be one of \('average', 'fc'\).*max"),
+        ("late_fusion", {"fusion": "max"}, "fusion must be one of average, fc, not 'max'"),
         ("late_fusion", {"fusion": "fc", "hidden": 0}, "hidden must be.*not 0"),
         (
             "single_frame",

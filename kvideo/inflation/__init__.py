@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from kvideo.errors import UsageError
+from kvideo.errors import UsageError, check_choice
 from kvideo.inflation.convolution_rules import CONVOLUTIONS
 from kvideo.inflation.graph import Inflation, Settings, check_network, survey
 from kvideo.inflation.layer_rules import STRIDED
@@ -112,8 +112,7 @@ def inflate_onto(
         ("temporal_padding", temporal_padding, PADDINGS),
         ("initialization", initialization, INITIALIZATIONS),
     ):
-        if value not in known:
-            raise UsageError(f"{argument} must be one of {known}, not {value!r}.")
+        check_choice(argument, value, known)
     if stride_t is not None and not isinstance(stride_t, Mapping):
         raise UsageError(
             f'stride_t must be a mapping from layer names to numbers, such as {{"pool1": 2}}, not '

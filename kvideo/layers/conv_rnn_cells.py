@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kvideo.errors import UsageError
+from kvideo.errors import UsageError, check_choice
 
 Sizes = int | Sequence[int]
 
@@ -89,8 +89,7 @@ class ConvRNNCell(keras.Layer):
         self.dilation_rate = _pair("dilation_rate", dilation_rate)
         if max(self.strides) > 1 and max(self.dilation_rate) > 1:
             raise UsageError("strides and dilation_rate cannot both be greater than 1.")
-        if padding not in ("same", "valid"):
-            raise UsageError(f'padding must be "same" or "valid", not {padding!r}.')
+        check_choice("padding", padding, ("same", "valid"))
         self.padding, self.use_bias, self.layer_norm = padding, use_bias, layer_norm
         self.activation = keras.activations.get(activation)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from kvideo.errors import UsageError
+from kvideo.errors import UsageError, check_choice
 
 Triple = tuple[int, int, int]
 _PADDINGS = ("same", "valid")
@@ -64,8 +64,7 @@ class DepthwiseConv3D(keras.layers.Layer):
             raise UsageError(
                 f"strides of height and width must be equal here, not {self.strides[1:]}."
             )
-        if padding not in _PADDINGS:
-            raise UsageError(f"padding must be one of {_PADDINGS}, not {padding!r}.")
+        check_choice("padding", padding, _PADDINGS)
         self.padding, self.depth_multiplier, self.use_bias = padding, depth_multiplier, use_bias
         self.activation = keras.activations.get(activation)
         self.depthwise_initializer = keras.initializers.get(depthwise_initializer)

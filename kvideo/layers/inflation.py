@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from kvideo.errors import UsageError
+from kvideo.errors import UsageError, check_choice
 from kvideo.layers.depthwise import DepthwiseConv3D
 
 Shape = tuple[int | None, ...]
@@ -52,8 +52,7 @@ class FramePadding(keras.layers.Layer):
         super().__init__(**options)
         if len(frames) != 2 or min(frames) < 0:
             raise UsageError(f"frames must be two numbers of at least 0, not {frames!r}.")
-        if mode not in PADDINGS:
-            raise UsageError(f"mode must be one of {PADDINGS}, not {mode!r}.")
+        check_choice("mode", mode, PADDINGS)
         self.frames, self.mode = (int(frames[0]), int(frames[1])), mode
         self.same_for = None if same_for is None else tuple(tuple(pair) for pair in same_for)
         self.input_spec = keras.InputSpec(ndim=5)
@@ -141,8 +140,7 @@ class FramePooling(keras.layers.Layer):
 
     def __init__(self, mode: str = "mean", **options: Any) -> None:
         super().__init__(**options)
-        if mode not in POOLINGS:
-            raise UsageError(f"mode must be one of {POOLINGS}, not {mode!r}.")
+        check_choice("mode", mode, POOLINGS)
         self.mode = mode
 
     def call(self, inputs: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kvideo.errors import UsageError
+from kvideo.errors import check_choice
 from kvideo.layers.pixels import CHANNEL_ORDERS
 
 
@@ -40,10 +40,7 @@ class MeanCubeSubtraction(keras.Layer):
         super().__init__(**kwargs)
         self.autocast = False
         self.channel_order = channel_order
-        if channel_order not in CHANNEL_ORDERS:
-            raise UsageError(
-                f"channel_order must be one of {CHANNEL_ORDERS}, not {channel_order!r}."
-            )
+        check_choice("channel_order", channel_order, CHANNEL_ORDERS)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Makes the cube, (T, H, W, C)."""

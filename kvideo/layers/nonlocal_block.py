@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kvideo.errors import UsageError
+from kvideo.errors import UsageError, check_choice
 from kvideo.layers.normalization import BatchNorm
 
 MODES = ("softmax", "dot_product", "concatenation")
@@ -72,8 +72,7 @@ class NonLocalBlock3D(keras.layers.Layer):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if mode not in MODES:
-            raise UsageError(f"mode must be one of {MODES}, not {mode!r}.")
+        check_choice("mode", mode, MODES)
         if inner_channels is not None and inner_channels < 1:
             raise UsageError(f"inner_channels must be at least 1, not {inner_channels!r}.")
         self.inner_channels, self.mode = inner_channels, mode

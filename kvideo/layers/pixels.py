@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kvideo.errors import UsageError
+from kvideo.errors import UsageError, check_choice
 
 CHANNEL_ORDERS = ("rgb", "bgr")
 
@@ -50,10 +50,7 @@ class PixelNormalization(keras.Layer):
         self.channel_order = channel_order
         if min(np.atleast_1d(self.std)) <= 0:
             raise UsageError(f"std must be positive, not {std!r}.")
-        if channel_order not in CHANNEL_ORDERS:
-            raise UsageError(
-                f"channel_order must be one of {CHANNEL_ORDERS}, not {channel_order!r}."
-            )
+        check_choice("channel_order", channel_order, CHANNEL_ORDERS)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Checks the number of channels."""

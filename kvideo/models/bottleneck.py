@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from kvideo.errors import UsageError
+from kvideo.errors import UsageError, check_choice
 from kvideo.layers.conv import conv_unit
 from kvideo.layers.drop_path import DropPath
 from kvideo.layers.nonlocal_block import NonLocalBlock3D
@@ -75,8 +75,7 @@ def check_depth(depth: int) -> int:
     Raises:
         UsageError: it is neither.
     """
-    if depth not in BLOCKS:
-        raise UsageError(f"depth must be one of {tuple(BLOCKS)}, not {depth!r}.")
+    check_choice("depth", depth, BLOCKS)
     return depth
 
 

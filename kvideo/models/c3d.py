@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
 from kvideo.clip_spec import ClipSpec, Views
-from kvideo.errors import UsageError
+from kvideo.errors import check_choice
 from kvideo.layers.conv import conv_unit
 from kvideo.layers.mean_cube import MeanCubeSubtraction
 from kvideo.models.classifier import (
@@ -101,8 +101,8 @@ def c3d(
     """
     _, weights_file = check_weights(weights, family=C3D)
     preprocessing = preprocessing if mean_cube is None else _MEAN_CUBE
-    _check_choice("preprocessing", preprocessing, PREPROCESSING)
-    _check_choice("pool5_padding", pool5_padding, POOL5_PADDING)
+    check_choice("preprocessing", preprocessing, PREPROCESSING)
+    check_choice("pool5_padding", pool5_padding, POOL5_PADDING)
     dropout = check_dropout(dropout)
     shape = check_input_shape(input_shape)
     inputs, x = clip_input(shape, **PREPROCESSING[preprocessing])
@@ -128,9 +128,3 @@ def c3d(
     x = keras.layers.Identity(name="features")(x)
     outputs = classifier_head(x, num_classes, classifier_activation, dropout)
     return finish(inputs, outputs, name, weights_file, family=C3D)
-
-
-def _check_choice(name: str, value: str, known: Collection[str]) -> None:
-    """Raises UsageError if the value is not among the known ones."""
-    if value not in known:
-        raise UsageError(f"{name} must be one of {tuple(known)}, not {value!r}.")

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from kvideo.clip_spec import ClipSpec, Views
-from kvideo.errors import UsageError
+from kvideo.errors import check_choice
 from kvideo.layers.conv import NORM, Norm
 from kvideo.layers.frames import FoldTime, FramesToChannels, UnfoldTime
 from kvideo.models.backbones import IMAGENET, LECTURE, Backbone, backbone_2d
@@ -120,8 +120,7 @@ def late_fusion(
     Raises:
         UsageError: an argument is out of its range, or there is no such backbone.
     """
-    if fusion not in FUSIONS:
-        raise UsageError(f"fusion must be one of {FUSIONS}, not {fusion!r}.")
+    check_choice("fusion", fusion, FUSIONS)
     weights_name, weights_file = check_weights(weights, (IMAGENET,))
     shape = check_input_shape(input_shape)
     network = backbone_2d(backbone, weights=weights_name, widths=widths, norm=_norm(batch_norm))

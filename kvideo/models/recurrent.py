@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from kvideo.clip_spec import ClipSpec, Views
-from kvideo.errors import UsageError
+from kvideo.errors import UsageError, check_choice
 from kvideo.layers.conv import NORM
 from kvideo.layers.conv_rnn import ConvGRU2D, ConvRNN2D
 from kvideo.layers.frames import (
@@ -114,11 +114,11 @@ def cnn_rnn(
         Donahue et al. 2015, "Long-term Recurrent Convolutional Networks for Visual Recognition and
         Description".
     """
-    _check_choice("output", output, OUTPUTS)
+    check_choice("output", output, OUTPUTS)
     states = states or ("map" if backbone == LECTURE else "vector")
-    _check_choice("states", states, STATES)
+    check_choice("states", states, STATES)
     pooling = pooling or ("mean" if states == "map" else "last")
-    _check_choice("pooling", pooling, POOLINGS)
+    check_choice("pooling", pooling, POOLINGS)
     if units is None:
         units = 32 if states == "map" else 128
     if states == "map" and grid != 1:
@@ -193,8 +193,8 @@ def cnn3d_rnn(
     References:
         Baccouche et al. 2011, "Sequential Deep Learning for Human Action Recognition".
     """
-    _check_choice("output", output, OUTPUTS)
-    _check_choice("pooling", pooling, POOLINGS)
+    check_choice("output", output, OUTPUTS)
+    check_choice("pooling", pooling, POOLINGS)
     _, weights_file = check_weights(weights)
     shape = check_input_shape(input_shape)
     if shape[0] % check_count("window", window):
@@ -263,9 +263,9 @@ def recurrent_conv(
         Ballas et al. 2016, "Delving Deeper into Convolutional Networks for Learning Video
         Representations", section 3.2.
     """
-    _check_choice("output", output, OUTPUTS)
-    _check_choice("pooling", pooling, POOLINGS)
-    _check_choice("cell", cell, tuple(CONV_RNNS))
+    check_choice("output", output, OUTPUTS)
+    check_choice("pooling", pooling, POOLINGS)
+    check_choice("cell", cell, CONV_RNNS)
     _, weights_file = check_weights(weights)
     if isinstance(widths, int) or not widths:
         raise UsageError(f"widths must list at least one width, such as (16, 32), not {widths!r}.")
@@ -306,7 +306,7 @@ def _rnn_stack(
     **options: Any,
 ) -> Any:
     """(B, T, …, C) -> (B, T, …, units): recurrent layers `rnn1`, `rnn2` …, dropout before each."""
-    _check_choice("rnn", rnn, tuple(kinds))
+    check_choice("rnn", rnn, kinds)
     check_dropout(recurrent_dropout)
     for number, width in enumerate([units] if isinstance(units, int) else units, start=1):
         if check_dropout(dropout):
@@ -331,8 +331,3 @@ def _over_frames(x: Any, output: str, pooling: str) -> Any:
     if pooling == "last":
         return LastFrame(name="features")(x)
     return keras.layers.GlobalAveragePooling1D(name="features")(x)
-
-
-def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(f"{name} must be one of {', '.join(allowed)}, not {value!r}.")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kvideo import __version__
 from kvideo.clip_spec import ClipSpec
 from kvideo.data.sampling import Augmentation
-from kvideo.errors import DecodeError, UsageError
+from kvideo.errors import DecodeError, UsageError, check_choice
 from kvideo.files import make_folder, write_text_atomic
 from kvideo.registry import DECODERS, MODELS, find
 from kvideo.saving import read_info
@@ -137,11 +137,11 @@ class Experiment:
             raise UsageError(f"{self.weights} is not a .keras file; name a model to take it.")
         if self.model is None and not self.weights:
             raise UsageError("name a model (`kvideo models` lists them), or weights to start from.")
-        _choice("optimizer", self.optimizer, OPTIMIZERS)
-        _choice("class_weights", self.class_weights, ("none", "balanced"))
-        _choice("flip", self.flip, ("auto", "on", "off"))
-        _choice("precision", self.precision, PRECISIONS)
-        _choice("strategy", self.strategy, ("auto", "one", "mirrored"))
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("class_weights", self.class_weights, ("none", "balanced"))
+        check_choice("flip", self.flip, ("auto", "on", "off"))
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("strategy", self.strategy, ("auto", "one", "mirrored"))
         for name in ("epochs", "batch_size", "val_clips"):
             _check(name, getattr(self, name) >= 1, getattr(self, name), "at least 1")
         if self.workers is not None:
@@ -374,11 +374,6 @@ def _run_folder(experiment: Experiment, resume: bool, overwrite: bool) -> Path:
         number += 1
         folder = Path("runs") / f"{stem}-{number}"
     return folder
-
-
-def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UsageError(f"{name} must be one of {', '.join(allowed)}, not {value!r}.")
 
 
 def _check(name: str, good: bool, value: Any, rule: str) -> None:
