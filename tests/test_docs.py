@@ -41,9 +41,10 @@ def test_commands_and_their_options_exist(line: str) -> None:
             arguments = arguments[: arguments.index(end)]
     if name == "fit" and "slow_fusoin" in arguments:
         return  # the example of a mistake
-    command = cli.get_command(click.Context(cli, **cli.context_settings), name)
+    parent = click.Context(cli, **cli.context_settings)
+    command = cli.get_command(parent, name)
     assert command is not None and name in COMMANDS
-    context = command.make_context(name, arguments)  # parses and checks; runs nothing
+    context = command.make_context(name, arguments, parent)  # parses and checks; runs nothing
     if name == "fit":
         given = context.params
         assert given["model"] or given["resume"] or str(given["weights"]).endswith(".keras")
