@@ -22,6 +22,7 @@ NO_TENSORFLOW = [
     "data.listing", "data.class_names", "data.splits", "data.decode", "data.frames",
     "data.picture", "data.containers", "data.sampling", "data.loading", "data.demo", "data.check",
     "data.live", "data.live_inputs", "data.placing",
+    "flow", "flow.colors", "flow.estimation", "flow.files", "flow.geometry",
     "weights.torch_reader", "weights.download", "weights.published", "weights.labels",
     "weights.families", "weights.guessing", "weights.mean_cube", "weights.resnet3d",
     "weights.torchvision", "weights.inception", "weights.c3d",
