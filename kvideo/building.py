@@ -11,7 +11,6 @@ import keras
 from kvideo.errors import KVideoError, UsageError
 from kvideo.registry import Entry
 from kvideo.saving import PRECISIONS
-from kvideo.text import enumerate_words
 
 
 def build_model(
@@ -39,6 +38,7 @@ def build_model(
         PluginLoadError: the builder cannot be imported.
     """
     builder, given = entry.load(), dict(options or {})
+    _check_switches(builder, given)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(PRECISIONS[precision])
     try:
@@ -54,10 +54,17 @@ def build_model(
         raise UsageError(
             f'the model "{entry.name}" cannot be built for clips of {tuple(input_shape)}'
             + (f" with {given}" if given else "")
-            + f": {cause}. Its arguments are {enumerate_words(_arguments(builder))}."
+            + f": {cause}. Its arguments are {', '.join(_arguments(builder))}."
         ) from cause
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def _check_switches(builder: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Refuses other than true and false for arguments that are switches: any word would be true."""
+    for name, parameter in inspect.signature(builder).parameters.items():
+        if isinstance(parameter.default, bool) and given.get(name, False) not in (True, False):
+            raise UsageError(f"{name} must be true or false, not {given[name]!r}.")
 
 
 def _arguments(builder: Callable[..., Any]) -> list[str]:

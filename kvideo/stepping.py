@@ -131,7 +131,8 @@ class SteppedModel:
 
     def part(self, clips: Any, first: Any, count: int) -> Any:
         """(B, count, H, W, C): the frames of clips from `first` on; of known length in a graph."""
-        shown = clips[:, first : first + count]
+        sizes = [tf.shape(clips)[0], count, *clips.shape[2:]]
+        shown = tf.slice(clips, [0, first, 0, 0, 0], sizes)  # XLA wants to know the size
         shown.set_shape([clips.shape[0], count, *clips.shape[2:]])
         return shown
 

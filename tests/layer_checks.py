@@ -32,6 +32,7 @@ def run_layer_check(
         bfloat16_tolerance: largest difference that bfloat16 may make, relative to the largest
             output.
     """
+    keras.utils.set_random_seed(0)
     inputs = np.random.default_rng(0).normal(size=input_shape).astype("float32")
     layer = layer_class(**init_kwargs)
     _check_config(layer)

@@ -167,10 +167,12 @@ def test_options_reach_the_experiment(tiny_videos: Path, here: Path) -> None:
     options = ["--framing", "letterbox", "--flip", "off", "--seed", "3", "--lr", "0.01"]
     options += ["--optimizer", "sgd", "--warmup-epochs", "0.5", "--val-fraction", "0.5"]
     options += ["--frame-rate", "5", "--size", "16x24", "--set", "dropout=0.25", "--jitter", "0"]
+    options += ["--set", "batch_norm=false"]
     result = run("fit", tiny_videos, *SLOW_FUSION, "--out", "run", *options)
     assert result.exit_code == 0, result.output
     settings = json.loads((here / "run" / "experiment.json").read_text())
     assert settings["size"] == [16, 24] and settings["model_options"]["dropout"] == 0.25
+    assert settings["model_options"]["batch_norm"] is False
     expected = {"framing": "letterbox", "flip": "off", "seed": 3, "learning_rate": 0.01}
     expected |= {"optimizer": "sgd", "warmup_epochs": 0.5, "frame_rate": 5.0, "jitter": 0.0}
     assert expected.items() <= settings.items()
@@ -252,6 +254,7 @@ def test_an_error_leaves_standard_output_empty(here: Path, arguments: list[str])
         (["fit", "DATA", "-m", "slow_fusoin"], 'no model "slow_fusoin". Did you mean "slow_fus'),
         (["fit", "DATA", "-m", "slow_fusion", "--set", "widths"], "not NAME=VALUE"),
         (["fit", "DATA", "-m", "slow_fusion", "--set", "withs=3"], "cannot be built.*withs"),
+        (["fit", "DATA", "-m", "cnn_rnn", "--set", "bidirectional=no"], "true or false, not 'no'"),
         (["fit", "DATA", "-m", "slow_fusion", "--size", "big"], "neither a number.*HEIGHTxWIDTH"),
         (["fit", "DATA", "-m", "slow_fusion", "--size", "0"], "size must be"),
         (["fit", "DATA", "-m", "slow_fusion", "--size", "1"], "too small"),

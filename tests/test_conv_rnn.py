@@ -290,9 +290,10 @@ def test_dropout_of_the_input_is_one_mask_for_the_clip(rng):
 
 @pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize("xla", [False, True])
-def test_gradients_with_and_without_xla(rng, kind, xla):
-    layer = built(kind, rng, return_sequences=True)
-    unrolled = built(kind, rng, return_sequences=True, unroll=True)
+@pytest.mark.parametrize("all_steps", [False, True])
+def test_gradients_with_and_without_xla(rng, kind, xla, all_steps):
+    layer = built(kind, rng, return_sequences=all_steps)
+    unrolled = built(kind, rng, return_sequences=all_steps, unroll=True)
     unrolled.set_weights(layer.get_weights())
     clips = tf.constant(rng.normal(size=SHAPE).astype("float32"))
 
@@ -305,6 +306,22 @@ def test_gradients_with_and_without_xla(rng, kind, xla):
     looped = tf.function(lambda: gradients(layer), jit_compile=xla)()
     for one, two in zip(looped, gradients(unrolled), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4)
+
+
+def test_states_that_do_not_fit(rng):
+    clips = rng.normal(size=(4, 3, 5, 6, 2)).astype("float32")
+    layer = ConvGRU2D(4, 3, padding="same", stateful=True)
+    assert layer(clips).shape == (4, 5, 6, 4)
+    with pytest.raises(UsageError, match=r"\(4, 5, 6, 4\).*\(1, 5, 6, 4\); .*keeps its batch size"):
+        layer(clips[:1])
+    layer = ConvGRU2D(4, 3, padding="same")
+    state = np.zeros((4, 5, 6, 4), "float32")
+    layer(clips, initial_state=state)
+    for wrong in (state[:1], state[:, :1, :1], state[..., :3]):
+        with pytest.raises(UsageError, match="begins with a state of the shape"):
+            layer(clips, initial_state=wrong)
+    with pytest.raises(UsageError, match="has 1 state, not 2"):
+        layer(clips, initial_state=[state, state])
 
 
 def test_clips_of_unknown_length(rng):

@@ -124,6 +124,9 @@ def test_a_grid_lays_the_means_of_cells_side_by_side():
     [
         ("cnn_rnn", {"output": "frame"}, "output must be one of video, frames"),
         ("cnn_rnn", {"rnn": "lsmt"}, "rnn must be one of"),
+        ("cnn_rnn", {"units": []}, "units must list at least one"),
+        ("cnn3d_rnn", {"units": 3.5, "window": 1}, "units must be a whole number"),
+        ("cnn_rnn", {"states": "vector", "grid": 100}, "grid must be at most 8, the side of"),
         ("cnn_rnn", {"states": "maps"}, "states must be one of"),
         ("cnn_rnn", {"grid": 2}, "grid is for"),
         ("cnn_rnn", {"units": 0}, "units must be"),
@@ -223,7 +226,7 @@ def test_windows_and_bptt():
 
 
 @pytest.mark.parametrize("output", ["video", "frames"])
-@pytest.mark.parametrize("frames", [None, 3, 7])
+@pytest.mark.parametrize(("frames", "xla"), [(None, False), (3, True), (7, False)])
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -232,21 +235,20 @@ def test_windows_and_bptt():
         ("cnn_rnn", {"frozen_backbone": True, "states": "vector"}),
     ],
 )
-def test_checkpoints_in_time_give_the_same_gradients(name, options, frames, output):
+def test_checkpoints_in_time_give_the_same_gradients(name, options, frames, xla, output):
     keras.utils.set_random_seed(0)
     model = network(name, 7, output=output, **options)
     model = keras.Model(model.inputs, model.get_layer("logits").output)
     in_parts = rematerialized_over_time(model, frames)
 
-    @tf.function
     def run(forward):
         with tf.GradientTape() as tape:
             outputs = forward(tf.constant(clips(7)))
             loss = tf.reduce_sum(outputs * outputs)
         return outputs, tape.gradient(loss, [v.value for v in model.trainable_variables])
 
-    outputs, gradients = run(lambda x: model(x, training=True))
-    others, again = run(in_parts)
+    outputs, gradients = tf.function(run)(lambda x: model(x, training=True))
+    others, again = tf.function(run, jit_compile=xla)(in_parts)
     close([others], [outputs])
     close(again, gradients, 1e-4)
 

@@ -216,6 +216,20 @@ def test_a_reader_that_goes_ends_the_stream_quietly(model: Path, video: Path) ->
     assert "frames, in" in err and "Traceback" not in err and "BrokenPipe" not in err
 
 
+def test_no_attempts_to_connect_anew(model: Path, video: Path) -> None:
+    """0 is a number of attempts like any other, not the default's 5."""
+    data = video.read_bytes()
+
+    def serve(connection, number: int) -> None:
+        over_tcp(data, 3.0)(connection, number)
+        server.close()
+
+    with Server(serve) as server:
+        command = start(model, "--stream", server.url(), "--reconnect", 0, "--timeout", 5)
+        _, err = command.communicate(timeout=120)
+    assert command.returncode == 0 and "attempt" not in err and "reconnects 0" in err
+
+
 @pytest.mark.slow
 def test_a_stream_that_comes_back_and_ends(model: Path, video: Path) -> None:
     data = video.read_bytes()

@@ -75,8 +75,13 @@ class _KeyValue(click.ParamType):
         return name, _literal(text)
 
 
+_WORDS = {"true": True, "false": False, "none": None}
+
+
 def _literal(text: str) -> Any:
-    """A number, True, None or a list of them; anything else is a string."""
+    """A number, true, false, none (in any case) or a list; anything else is a string."""
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -72,7 +72,11 @@ def stream_options(command: Any) -> Any:
         from kvideo.errors import UsageError
 
         names = ("every", "on_change", "horizon", "timeout", "reconnect", "realtime", "keep_all")
-        options = {name: value for name in names if (value := given.pop(name)) not in (None, False)}
+        values = {name: given.pop(name) for name in names}
+        # By identity: no attempts to reconnect (0) are something else than no such option.
+        options = {
+            n: value for n, value in values.items() if value is not None and value is not False
+        }
         if stream_source is None:
             if options:
                 option = next(iter(options)).replace("_", "-")

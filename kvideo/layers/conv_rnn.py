@@ -11,6 +11,7 @@ from keras import ops
 
 from kvideo.errors import UsageError
 from kvideo.layers.conv_rnn_cells import ConvGRU2DCell, ConvRNN2DCell, ConvRNNCell
+from kvideo.text import plural
 
 Shape = tuple[int | None, ...]
 _OF_LAYER = (
@@ -76,7 +77,8 @@ class ConvRNN(keras.layers.RNN):
         """See the class.
 
         Raises:
-            UsageError: `unroll` with an unknown number of frames, or a clip without frames.
+            UsageError: `unroll` with an unknown number of frames, a clip without frames, or states
+                of another shape than the clips need.
         """
         self._check_steps(sequences.shape[1])
         batch = ops.shape(sequences)[0]
@@ -86,6 +88,7 @@ class ConvRNN(keras.layers.RNN):
             tf.cast(ops.convert_to_tensor(state), self.compute_dtype)
             for state in keras.tree.flatten(initial_state)
         ]
+        self._check_states(states, sequences.shape)
         of_input = of_state = None
         if training and self.cell.dropout:
             of_input = self.cell.dropout_mask(
@@ -106,6 +109,20 @@ class ConvRNN(keras.layers.RNN):
             raise UsageError(f'layer "{self.name}" got a clip without frames.')
         if self.unroll and steps is None:
             raise UsageError(f'layer "{self.name}" must know the number of frames to unroll them.')
+
+    def _check_states(self, states: list[Any], shape: Any) -> None:
+        wanted = [state.shape for state in keras.tree.flatten(self.get_initial_state(1))]
+        if len(states) != len(wanted):
+            raise UsageError(
+                f'layer "{self.name}" has {plural(len(wanted), "state")}, not {len(states)}.'
+            )
+        for state, one in zip(states, wanted, strict=True):
+            if not state.shape.is_compatible_with((shape[0], *one[1:])):
+                raise UsageError(
+                    f'layer "{self.name}" begins with a state of the shape {tuple(state.shape)}, '
+                    f"but its clips of the shape {tuple(shape)} need {(shape[0], *one[1:])}"
+                    + ("; a stateful layer keeps its batch size." if self.stateful else ".")
+                )
 
     def macs(self, input_shape: Shape, output_shape: Any) -> int:
         """Multiply-adds of clips of that shape, with the batch."""
@@ -173,15 +190,14 @@ def _looped(
     masks = None
     if mask is not None:
         masks = tf.TensorArray(tf.bool, steps, element_shape=mask.shape[1:]).unstack(mask)
-    outputs = tf.TensorArray(dtype, steps if keep_all else 0, element_shape=shape)
+    # A list of at most one: XLA cannot take the gradient past an array that stays empty.
+    outputs = [tf.TensorArray(dtype, steps, element_shape=shape)] if keep_all else []
     first = tf.zeros_like(states[0])
 
     def body(index: Any, shown: Any, last: Any, states: Any, outputs: Any) -> tuple[Any, ...]:
         keep = None if masks is None else masks.read(index)
         shown, last, states = step(inputs.read(index), keep, last, states)
-        if keep_all:
-            outputs = outputs.write(index, shown)
-        return index + 1, shown, last, states, outputs
+        return index + 1, shown, last, states, [array.write(index, shown) for array in outputs]
 
     _, shown, _, states, outputs = tf.while_loop(
         lambda index, *_: index < steps,
@@ -189,7 +205,7 @@ def _looped(
         (tf.constant(0), first, first, states, outputs),
         maximum_iterations=steps,
     )
-    return shown, outputs.stack() if keep_all else None, states
+    return shown, outputs[0].stack() if keep_all else None, states
 
 
 class _ConvRNN2DBase(ConvRNN):

@@ -177,6 +177,14 @@ class SpatialPooling(keras.Layer):
             raise UsageError(f"grid must be at least 1, not {grid}.")
         self.grid = grid
 
+    def build(self, input_shape: Shape) -> None:
+        """Checks that the map has as many rows and columns as the grid."""
+        known = [size for size in input_shape[2:4] if size is not None]
+        if self.grid > 1 and known and min(known) < self.grid:
+            raise UsageError(
+                f"grid must be at most {min(known)}, the side of the frames' maps, not {self.grid}."
+            )
+
     def call(self, inputs: Any) -> Any:
         """(B, T, H, W, C) -> (B, T, grid*grid*C)."""
         if self.grid == 1:
@@ -188,8 +196,6 @@ class SpatialPooling(keras.Layer):
 
     def _cells(self, size: int) -> np.ndarray:
         """(grid, size): the weight of each row (or column) in each cell."""
-        if size < self.grid:
-            raise UsageError(f"a grid of {self.grid} cells does not fit on a map of {size} pixels.")
         weights = np.zeros((self.grid, size))
         for cell in range(self.grid):
             first, last = cell * size // self.grid, -(-(cell + 1) * size // self.grid)

@@ -308,7 +308,9 @@ def _rnn_stack(
     """(B, T, …, C) -> (B, T, …, units): recurrent layers `rnn1`, `rnn2` …, dropout before each."""
     check_choice("rnn", rnn, kinds)
     check_dropout(recurrent_dropout)
-    for number, width in enumerate([units] if isinstance(units, int) else units, start=1):
+    if not (widths := list(units) if isinstance(units, list | tuple) else [units]):
+        raise UsageError(f"units must list at least one layer's, such as (64, 64), not {units!r}.")
+    for number, width in enumerate(widths, start=1):
         if check_dropout(dropout):
             x = keras.layers.Dropout(dropout, name=f"rnn{number}_dropout")(x)
         layer = kinds[rnn](

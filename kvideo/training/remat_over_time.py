@@ -57,16 +57,16 @@ def rematerialized_over_time(
         def body(index: Any, latest: Any, shown: Any, states: Any) -> tuple[Any, ...]:
             clip = stepped.part(clips, rest + index * size, size)
             latest, *states = run_twice(segment, [clip, *states])
-            return latest, shown.write(index, latest) if per_frame else shown, states
+            return latest, [array.write(index, latest) for array in shown], states
 
         count = length // size
         shape = (size, *network.output_shape[2:]) if per_frame else network.output_shape[1:]
         latest = tf.zeros((tf.shape(clips)[0], *shape), network.compute_dtype)
-        shown = tf.TensorArray(latest.dtype, count if per_frame else 0)
+        shown = [tf.TensorArray(latest.dtype, count)] if per_frame else []
         latest, shown, _ = over_parts(network, body, count, latest, shown, states)
         if not per_frame:
             return latest
-        blocks = tf.unstack(shown.stack(), count)
+        blocks = tf.unstack(shown[0].stack(), count)
         return tf.concat(blocks if outputs is None else [outputs, *blocks], axis=1)
 
     return run
