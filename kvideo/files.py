@@ -131,6 +131,11 @@ def _process_place() -> str:
     return hashlib.sha256("|".join(facts).encode()).hexdigest()[:8]
 
 
+def cache_folder() -> Path:
+    """Where what can be made anew is kept: `$KVIDEO_CACHE`, or `~/.cache/kvideo`."""
+    return Path(os.environ.get("KVIDEO_CACHE") or Path.home() / ".cache" / "kvideo")
+
+
 def make_folder(path: str | os.PathLike[str]) -> Path:
     """Makes a folder, and those above it, unless they exist.
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "convert": "Make a model file of published weights.",
     "models": "List the models that can be trained.",
     "benchmark": "Measure what a model costs on this machine.",
+    "flow": "Compute the optical flow of videos, and keep it.",
     "check": "Find the files of a data set that cannot be used.",
 }
 

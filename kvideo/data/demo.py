@@ -40,14 +40,14 @@ from kvideo.data.demo_sequences import (
     sequence_records,
     write_segments,
 )
+from kvideo.data.encoding import h264_encoder
 from kvideo.data.records import VideoRecord, VideoSet
 from kvideo.data.textures import DIRECTIONS, DemoSettings, Texture
-from kvideo.errors import DataError, KVideoError, UsageError
-from kvideo.files import is_disk_full
+from kvideo.errors import DataError, UsageError
+from kvideo.files import cache_folder, is_disk_full
 
 SPLITS = ("train", "val", "untrimmed")
 VARIANTS = ("motion", "frames", "order")
-ENCODERS = ("libx264", "libopenh264", "h264")  # the first that this FFmpeg has
 MANIFEST = "demo.json"
 
 Settings = DemoSettings | SequenceSettings
@@ -131,7 +131,7 @@ def demo_folder(
     """
     if variant not in VARIANTS:
         raise UsageError(f"the demo data has no variant {variant!r}; it has {', '.join(VARIANTS)}.")
-    cache = Path(folder or os.environ.get("KVIDEO_CACHE") or Path.home() / ".cache" / "kvideo")
+    cache = Path(folder or cache_folder())
     settings = SETTINGS if variant == "motion" else demo_sequences.SEQUENCES
     top = Path(os.path.abspath(cache)) / "demo" / f"{variant}-v{settings.version}-seed{seed}"
     if _is_complete(top):
@@ -311,7 +311,7 @@ def _encode(frames: Iterator[np.ndarray], settings: DemoSettings, *, keyframes: 
     """
     import av
 
-    name = _encoder()
+    name = h264_encoder()
     options = {"g": str(keyframes)}
     if name == "libx264":
         options |= {"preset": "veryfast", "qp": str(settings.quantizer)}
@@ -325,16 +325,3 @@ def _encode(frames: Iterator[np.ndarray], settings: DemoSettings, *, keyframes: 
             container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
         container.mux(stream.encode())
     return buffer.getvalue()
-
-
-def _encoder() -> str:
-    import av
-
-    for name in ENCODERS:
-        with suppress(ValueError):  # av.codec.UnknownCodecError
-            av.Codec(name, "w")
-            return name
-    raise KVideoError(
-        "this build of PyAV has no H.264 encoder, which the demo data needs; install PyAV from "
-        "PyPI (pip install --force-reinstall --only-binary :all: av)."
-    )

@@ -15,7 +15,7 @@ ESTIMATORS = ("dis", "farneback", "tvl1")
 # Presets of DIS, and the smallest side in pixels that is safe: below, OpenCV chooses scales by the
 # width alone, and flat pictures make it crash.
 PRESETS = {"ultrafast": 32, "fast": 32, "medium": 16}
-_LUMA = (9797, 19234, 3737)  # of 2^15: 0.299, 0.587, 0.114 as libpng rounds them
+_LUMA = np.array([[9797, 19234, 3737]], np.float32) / 2**15  # as libpng rounds 0.299, 0.587, 0.114
 _FARNEBACK = {
     "pyr_scale": 0.5,
     "levels": 5,
@@ -75,11 +75,11 @@ class FlowEstimator:
         Raises:
             UsageError: the frames differ in shape, or are no pictures.
         """
-        if np.shape(first) != np.shape(second):
+        if np.shape(first)[:2] != np.shape(second)[:2]:  # whatever `size` makes of them
             raise UsageError(
                 f"the frames must be of one size, not {np.shape(first)} and {np.shape(second)}."
             )
-        return self._between(self._grey(first), self._grey(second))
+        return self.between(self.prepare(first), self.prepare(second))
 
     def sequence(self, frames: Sequence[np.ndarray]) -> np.ndarray:
         """The flow from each frame to the next.
@@ -95,13 +95,18 @@ class FlowEstimator:
         """
         if len(frames) < 2:
             raise UsageError("optical flow needs at least two frames.")
-        shapes = {np.shape(frame) for frame in frames}
-        if len(shapes) > 1:
-            raise UsageError(f"the frames must be of one size, not {sorted(shapes)}.")
-        grey = [self._grey(frame) for frame in frames]
-        return np.stack([self._between(a, b) for a, b in zip(grey, grey[1:], strict=False)])
+        grey = [self.prepare(frame) for frame in frames]
+        return np.stack([self.between(a, b) for a, b in zip(grey, grey[1:], strict=False)])
 
-    def _grey(self, frame: np.ndarray) -> np.ndarray:
+    def prepare(self, frame: np.ndarray) -> np.ndarray:
+        """A frame as `between` takes it: grey, and of the working size.
+
+        Args:
+            frame: (H, W, 3) or (H, W) uint8.
+
+        Raises:
+            UsageError: it is no such picture.
+        """
         import cv2
 
         frame = np.asarray(frame)
@@ -111,15 +116,24 @@ class FlowEstimator:
             )
         if frame.ndim == 3:
             # Rounded down, as where a PNG file is read in grey: published errors come from that.
-            red, green, blue = (frame[..., i].astype(np.int32) * _LUMA[i] for i in range(3))
-            frame = ((red + green + blue) >> 15).astype(np.uint8)
+            # The sums are exact: whole numbers below 2^23, in units of 2^-15.
+            frame = cv2.transform(frame.astype(np.float32), _LUMA).astype(np.uint8)
         if self.size is not None and frame.shape != self.size:
             shrinks = self.size[0] < frame.shape[0] or self.size[1] < frame.shape[1]
             method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
             frame = cv2.resize(frame, self.size[::-1], interpolation=method)
         return frame
 
-    def _between(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    def between(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """(H, W, 2) float32 from one prepared frame to another.
+
+        Raises:
+            UsageError: they differ in size.
+        """
+        if first.shape != second.shape:
+            raise UsageError(
+                f"the frames must be of one size, not {first.shape} and {second.shape}."
+            )
         least = PRESETS[self.preset] if self.method == "dis" else 1
         height, width = first.shape
         if min(height, width) < least:  # a wider border, which moves like the edge

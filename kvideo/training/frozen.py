@@ -24,7 +24,7 @@ from kvideo.data.records import VideoRecord
 from kvideo.data.tracks import UNLABELLED
 from kvideo.errors import UsageError
 from kvideo.features import file_stamp, model_digest
-from kvideo.files import atomic_path, make_folder
+from kvideo.files import atomic_path, cache_folder, make_folder
 from kvideo.inference import Predictor
 
 LAYER = "frame_features"
@@ -84,10 +84,9 @@ class FrozenFrames:
     ) -> None:
         self.reader = reader
         self._predictor, self._lock = Predictor(backbone, batch_size), threading.Lock()
-        cache = Path(os.environ.get("KVIDEO_CACHE") or Path.home() / ".cache" / "kvideo")
         settings = json.dumps([model_digest(backbone, LAYER), reader.spec.to_json()])
         digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
-        self.folder = make_folder(Path(folder or cache / "frames") / digest)
+        self.folder = make_folder(Path(folder or cache_folder() / "frames") / digest)
 
     def __call__(self, clips: np.ndarray) -> np.ndarray:
         """(N, T, C) float32 of clips (N, T, H, W, 3) uint8."""
