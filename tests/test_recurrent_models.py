@@ -132,7 +132,10 @@ def test_a_grid_lays_the_means_of_cells_side_by_side():
         ("recurrent_conv", {"widths": ()}, "at least one width"),
         ("recurrent_conv", {"widths": (4,) * 6}, "too small"),
         ("recurrent_conv", {"pooling": "first"}, "pooling must be one of"),
-        ("recurrent_conv", {"recurrent_dropout": 1.0}, "dropout must be"),
+        ("recurrent_conv", {"recurrent_dropout": 1.0}, "recurrent_dropout must be"),
+        ("cnn_rnn", {"recurrent_dropout": "x"}, "recurrent_dropout must be .*, not 'x'"),
+        ("cnn_rnn", {"dropout": "x"}, "^dropout must be .*, not 'x'"),
+        ("cnn3d_rnn", {"dropout": [0.5]}, "^dropout must be"),
     ],
 )
 def test_mistakes(name, options, message):

@@ -98,14 +98,14 @@ def check_input_shape(input_shape: Sequence[int], channels: Sequence[int] = (3,)
     return frames, height, width, last
 
 
-def check_dropout(dropout: float) -> float:
+def check_dropout(dropout: float, name: str = "dropout") -> float:
     """A share of 0 <= dropout < 1.
 
     Raises:
-        UsageError: it is not.
+        UsageError: it is not; the message names the argument.
     """
-    if not 0 <= dropout < 1:
-        raise UsageError(f"dropout must be at least 0 and less than 1, not {dropout!r}.")
+    if isinstance(dropout, str) or not hasattr(dropout, "__float__") or not 0 <= dropout < 1:
+        raise UsageError(f"{name} must be at least 0 and less than 1, not {dropout!r}.")
     return dropout
 
 
