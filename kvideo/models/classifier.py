@@ -7,6 +7,7 @@ detection use.
 
 from __future__ import annotations
 
+import numbers
 import os
 import re
 import warnings
@@ -104,7 +105,7 @@ def check_dropout(dropout: float, name: str = "dropout") -> float:
     Raises:
         UsageError: it is not; the message names the argument.
     """
-    if isinstance(dropout, str) or not hasattr(dropout, "__float__") or not 0 <= dropout < 1:
+    if not isinstance(dropout, numbers.Real) or not 0 <= dropout < 1:
         raise UsageError(f"{name} must be at least 0 and less than 1, not {dropout!r}.")
     return dropout
 
