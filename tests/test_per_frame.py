@@ -401,6 +401,7 @@ def test_models_of_whole_videos_write_timelines_too(tiny_videos, tmp_path) -> No
     ("extra", "message"),
     [
         (["--timeline=t.svg"], "written as .csv, .json, .png, not as t.svg"),
+        (["--timeline", "t.txt"], "written as .csv, .json, .png, not as t.txt"),
         (["--timeline", "nowhere/t.csv"], "there is no folder nowhere"),
         (["{}/two.mp4", "--timeline", "t.png"], "picture of one video, but 2 files came"),
         (["--truth", "{}/labels.csv"], "give --timeline FILE as well"),

@@ -33,15 +33,27 @@ class _OptionalValue(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if "--timeline" not in args:
             return super().parse_args(ctx, args)
-        from kvideo.timeline_files import ENDINGS
-
         at = args.index("--timeline")
         following = args[at + 1 : at + 2]
-        if following and following[0].lower().endswith(ENDINGS):
+        if following and _names_a_timeline(following[0]):
             given = [*args[:at], f"--timeline={following[0]}", *args[at + 2 :]]
         else:
             given = [*args[:at], f"--timeline={_NO_FILE}", *args[at + 1 :]]
         return super().parse_args(ctx, given)
+
+
+def _names_a_timeline(word: str) -> bool:
+    """Whether the word behind `--timeline` is its file, be it one that cannot be written."""
+    from kvideo.data.listing import is_url, is_video
+    from kvideo.timeline_files import ENDINGS
+
+    ending = os.path.splitext(word)[1].lower()
+    if ending in ENDINGS:
+        return True
+    # What else it may be: an option, the model, a folder, a video.
+    if not ending or word.startswith("-") or ending == ".keras" or is_url(word):
+        return False
+    return not os.path.isdir(word) and not is_video(word)
 
 
 @click.command(cls=_OptionalValue)
