@@ -158,13 +158,21 @@ def _show(prediction: Prediction, top: int) -> None:
 
 
 def _read_truth(data: str, files: Sequence[str], info: ModelInfo, decoder: str) -> Any:
-    """True segments by path, in the model's classes."""
+    """True segments by path, in the model's classes; says of which files there are none."""
+    from kvideo.api import videos_of
     from kvideo.data.annotations import read_data
     from kvideo.data.pipeline import clip_reader
-    from kvideo.timeline_files import true_segments
+    from kvideo.timeline_files import check_truth_classes, true_segments
 
+    as_it_is = read_data(data, split="all", per_frame=True, must_exist=False)
+    check_truth_classes(as_it_is, info.class_names)
     videos = read_data(data, split="all", class_names=info.class_names, per_frame=True)
-    return true_segments(videos, files, clip_reader(info.clip_spec, decoder))
+    paths = videos_of(files)
+    known = true_segments(videos, paths, clip_reader(info.clip_spec, decoder))
+    for path in paths:
+        if os.path.abspath(path) not in known:
+            click.echo(f"Note: {data} does not say what is true of {path}.", err=True)
+    return known
 
 
 def _show_over_time(prediction: Prediction, every_step: bool) -> None:
