@@ -86,6 +86,7 @@ def parse_csv(text: str, source: str, header: list[str], delimiter: str) -> Iter
             split=split_name(cells["split"]) if cells.get("split") else None,
             by_id=by_id,
             label_text=cells.get("label", ""),
+            has_segment=place["start"] is not None and place["end"] is not None,
         )
 
 
@@ -227,6 +228,7 @@ def _json_entry(values: dict[str, Any], where: str) -> Entry:
         raise DataError(f"{where}: {short(path)} has no label. Name one, or drop the entry.")
     start, end = _segment(found["start"], found["end"], where)
     group = found["group"]
+    start_and_end = [any(name in values for name in COLUMNS[key]) for key in ("start", "end")]
     return Entry(
         where,
         path,
@@ -236,4 +238,5 @@ def _json_entry(values: dict[str, Any], where: str) -> Entry:
         group=str(group) if group is not None else (path if by_id else None),
         split=split_name(str(found["split"])) if found["split"] else None,
         by_id=by_id,
+        has_segment=all(start_and_end),
     )
