@@ -202,6 +202,13 @@ def test_damaged_activitynet_files(videos, data, database) -> None:
         read_data(data(f'{{"database": {database}}}', "net.json"), root=videos, per_frame=True)
 
 
+@pytest.mark.parametrize("per_frame", [False, None, True])
+def test_activitynet_without_any_annotation(videos, data, per_frame) -> None:
+    path = data('{"database": {"a": {"annotations": []}, "b": {}}}', "net.json")
+    with pytest.raises(DataError, match="net.json .* none of its videos has an annotation"):
+        read_data(path, root=videos, per_frame=per_frame)
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

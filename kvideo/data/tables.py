@@ -160,6 +160,10 @@ def _parse_activitynet(database: Any, source: str) -> Iterator[Entry]:
         )
     # Where no video of a part has an annotation, they are withheld, as in ActivityNet's test part.
     known = {video.get("subset") for _, video in videos if video.get("annotations")}
+    if not known:
+        raise DataError(
+            f"{source} is in ActivityNet's form, but none of its videos has an annotation."
+        )
     for name, video in videos:
         subset, where = video.get("subset"), f"{source}, video {name}"
         if subset not in known:
