@@ -219,7 +219,7 @@ def predict(
         step = info.clip_spec.span / 2 if timeline is True else float(timeline)
         if not step > 0:
             raise UsageError(f"the timeline's step must be above 0 s, not {step}.")
-    videos = _videos_of(paths)
+    videos = videos_of(paths)
     predictions = predict_files(
         network,
         videos,
@@ -333,8 +333,12 @@ def features(
         )
 
 
-def _videos_of(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """The paths, folders replaced by the videos in them."""
+def videos_of(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """The paths, folders replaced by the videos in them.
+
+    Raises:
+        DataError: a folder holds no video.
+    """
     from kvideo.data.listing import Folders
 
     found: list[str] = []

@@ -128,6 +128,10 @@ def model_info(model: keras.Model | str | os.PathLike[str]) -> ModelInfo:
         return read_info(model_file(model))
     info = getattr(model, "kvideo_info", None)
     if not isinstance(info, ModelInfo):
+        if not hasattr(model, "layers"):
+            raise UsageError(
+                f"model must be a keras.Model, a .keras file or a run's folder, not {model!r}."
+            )
         raise UsageError(
             f'the model "{model.name}" carries no ClipSpec and class names; '
             "give it `model.kvideo_info = kvideo.saving.ModelInfo(…)`."

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import numbers
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -19,9 +21,6 @@ from kvideo.hardware import choose_precision, use_xla
 from kvideo.inference import Predictor
 from kvideo.saving import ModelInfo, load_model, model_info
 from kvideo.stepping import NotCausalError, SteppedModel
-
-if TYPE_CHECKING:
-    import keras
 
 
 class StreamOutput(NamedTuple):
@@ -105,7 +104,7 @@ class Stream:
         info = _info(model)
         if not isinstance(every, int) or every < 1:
             raise UsageError(f"every must be a whole number from 1 on, not {every!r}.")
-        if horizon is not None and not horizon > 0:
+        if horizon is not None and not (isinstance(horizon, numbers.Real) and horizon > 0):
             raise UsageError(f"horizon must be above 0 s, not {horizon!r}.")
         self.clip_spec, self.class_names = info.clip_spec, info.class_names
         self._placer = Placer(self.clip_spec)
@@ -267,6 +266,10 @@ def _engine(model: keras.Model, horizon: float) -> tuple[_Engine, int]:
 
 def _info(model: keras.Model) -> ModelInfo:
     """What the model carries, or the least that its input says."""
+    if not isinstance(model, keras.Model):
+        raise UsageError(
+            f"model must be a keras.Model, a .keras file or a run's folder, not {model!r}."
+        )
     try:
         shape = model.input_shape
     except (AttributeError, ValueError):  # a model that was never called

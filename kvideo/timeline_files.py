@@ -10,9 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvideo.errors import UsageError
+from kvideo.data.class_names import as_integer
+from kvideo.data.tracks import UNLABELLED
+from kvideo.errors import DataError, UsageError
 from kvideo.files import write_bytes_atomic, write_text_atomic
 from kvideo.segmentation_results import TimeSegment, plain_segments
+from kvideo.text import enumerate_words
 
 if TYPE_CHECKING:
     from kvideo.data.loading import ClipReader
@@ -77,6 +80,26 @@ def timeline_json(prediction: Prediction, truth: Truth | None = None) -> dict[st
     if truth is not None and (parts := truth.get(os.path.abspath(prediction.path))):
         document["truth"] = plain_segments(list(parts), prediction.class_names)
     return document
+
+
+def check_truth_classes(videos: VideoSet, class_names: Sequence[str]) -> None:
+    """Refuses annotations with a class that the model does not have.
+
+    Args:
+        videos: annotations over time, in classes of their own.
+        class_names: the model's.
+
+    Raises:
+        DataError: it names such a class, and the model's.
+    """
+    occurring = {segment.label for r in videos.records if r.track for segment in r.track.segments}
+    names = [videos.class_names[label] for label in sorted(occurring - {UNLABELLED})]
+    unknown = [name for name in names if name not in class_names and as_integer(name) is None]
+    if unknown:
+        raise DataError(
+            f"the classes of the truth are not the model's: {videos.source} has {unknown[0]!r}, "
+            f"the model has {enumerate_words(class_names)}."
+        )
 
 
 def true_segments(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 
 import av
@@ -99,6 +100,42 @@ def test_minimum_length_and_segments(folder):
     (bad,) = check_videos(VideoSet(records[:1], ("a",)), min_seconds=3.5).bad
     assert bad.reason == "too_short" and "at least 3.5 s" in bad.detail
     assert not check_videos(VideoSet(records[:1], ("a",)), min_seconds=3.0).bad
+
+
+def segments_of(folder, tmp_path, *rows):
+    """What `check_videos` says of rows of segments of a video that lasts 3 s."""
+    lines = [f"{folder / 'a/good.mp4'},{row}" for row in rows]
+    (tmp_path / "list.csv").write_text("\n".join(["path,start,end,label", *lines]))
+    return check_videos(videos_to_check(tmp_path / "list.csv"))
+
+
+def test_segments_that_go_past_the_end(folder, tmp_path):
+    report = segments_of(folder, tmp_path, "1,8,kick")
+    (bad,) = report.bad
+    assert not report.notes and bad.reason == "labels"
+    assert bad.detail == "the segment from 1 to 8 s goes past the end (3.00 s)"
+    report = segments_of(folder, tmp_path, "0,1,hug", "1,8,kick")
+    assert not report.bad and "from 1 to 8 s goes past the end" in report.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (("0,2,hug", "1,3,kick"), r"'hug' \(0 to 2 s\) and 'kick' \(1 to 3 s\) overlap\)"),
+        (("0,2,hug;kick",), r"several labels for the segment from 0 s\)"),
+        (("0,3.28,hug",), r"from 0 to 3.28 s lies outside the video, which lasts 3.00 s\)"),
+    ],
+)
+def test_segments_that_suit_clips_only_are_noted(folder, tmp_path, rows, message):
+    report = segments_of(folder, tmp_path, *rows)
+    assert not report.bad
+    (note,) = report.notes
+    assert re.search("label for each frame do not take the segments of 1 file .*" + message, note)
+
+
+def test_good_segments_are_good(folder, tmp_path):
+    report = segments_of(folder, tmp_path, "0,1,hug", "1,2,kick", "2,3.05,hug")
+    assert not report.bad and not report.notes
 
 
 def test_real_clips(shared):

@@ -339,7 +339,7 @@ def unreadable_videos(here: Path) -> None:
         (labels_without_files, r"none of its 2 videos is there .*one\.mp4.*--root"),
         (files_without_labels, "videos? without labels.*folders named after their classes"),
         (a_column_is_missing, "data"),
-        (unreadable_videos, "could not be read.*kvideo check"),
+        (unreadable_videos, "no video could be read.*kvideo check"),
     ],
 )
 def test_data_that_cannot_be_trained_on(here: Path, make, message: str) -> None:

@@ -359,11 +359,28 @@ def test_masks_come_from_a_layer_before(rng):
         ({"padding": "causal"}, "padding must be"),
         ({"dropout": 1.0}, "dropout must be"),
         ({"recurrent_dropout": -0.1}, "recurrent_dropout must be"),
+        ({"recurrent_dropout": "x"}, "recurrent_dropout must be"),
+        ({"data_format": "channels_first"}, 'data_format must be "channels_last"'),
     ],
 )
 def test_mistakes(options, message):
     with pytest.raises(UsageError, match=message):
         ConvGRU2D(**{"filters": 3, "kernel_size": 3, **options})
+
+
+@pytest.mark.parametrize(
+    ("cell", "given"),
+    [([ConvGRU2DCell(2, 3), ConvGRU2DCell(2, 3)], "a list"), (keras.layers.GRUCell(4), "GRUCell")],
+)
+def test_other_cells_are_refused(cell, given):
+    with pytest.raises(UsageError, match=f"cell must be one ConvRNNCell.*, not {given}"):
+        ConvRNN(cell)
+
+
+def test_padding_and_data_format_as_keras_takes_them():
+    layer = ConvGRU2D(2, 3, padding="SAME", data_format="channels_last")
+    assert layer.cell.padding == "same" and "data_format" not in layer.get_config()
+    assert layer.compute_output_shape(SHAPE) == (*SHAPE[:1], *SHAPE[2:4], 2)
 
 
 def test_sizes_must_be_known():

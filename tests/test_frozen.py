@@ -100,6 +100,14 @@ def test_labels_for_each_frame(tmp_path: Path, cache: Path) -> None:
     assert np.isfinite(result.history[-1]["loss"])
 
 
+def test_it_is_said_that_clips_are_not_mirrored(
+    tiny_videos: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture
+) -> None:
+    fit(tiny_videos, tmp_path / "run", epochs=1, flip="on")
+    shown = capsys.readouterr().err
+    assert "not mirrored (the backbone is frozen)" in shown and "at random" not in shown
+
+
 def test_a_backbone_that_is_trained_is_refused(tiny_videos: Path, tmp_path: Path) -> None:
     model = kvideo.models.cnn_rnn(2, input_shape=(4, 16, 16, 3), states="vector")
     with pytest.raises(UsageError, match="are trained"):

@@ -202,6 +202,25 @@ def test_damaged_activitynet_files(videos, data, database) -> None:
         read_data(data(f'{{"database": {database}}}', "net.json"), root=videos, per_frame=True)
 
 
+@pytest.mark.parametrize("per_frame", [False, None, True])
+def test_activitynet_without_any_annotation(videos, data, per_frame) -> None:
+    path = data('{"database": {"a": {"annotations": []}, "b": {}}}', "net.json")
+    with pytest.raises(DataError, match="net.json .* none of its videos has an annotation"):
+        read_data(path, root=videos, per_frame=per_frame)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.csv", "path,start,end,label\na.mp4,,,run\n"),
+        ("list.json", '[{"path": "a.mp4", "label": "run", "start": null, "end": null}]'),
+    ],
+)
+def test_a_segment_without_start_and_end_is_the_whole_video(videos, data, name, text) -> None:
+    (found,) = read_data(data(text, name), root=videos, per_frame=True).records
+    assert segments(found) == [(0.0, float("inf"), 0)]
+
+
 def test_class_folders_have_no_labels_over_time(tiny_videos) -> None:
     with pytest.raises(DataError, match="one label for each video"):
         read_data(tiny_videos, per_frame=True)

@@ -376,6 +376,22 @@ def test_pictures_have_a_strip_of_the_truth_where_it_is_known(model, lights, tmp
     assert heights[1] > heights[0] > 300 and min(colours) > 5
 
 
+def test_what_the_truth_does_not_say_is_told(model, lights, tmp_path) -> None:
+    truth, target = lights / "truth.csv", tmp_path / "t.json"
+    truth.write_text("path,start,end,label\none.mp4,0,0.8,dark\n")
+    for given in ([lights / "one.mp4", lights / "two.mp4"], [lights]):
+        status, shown = command("predict", model, *given, "--timeline", target, "--truth", truth)
+        assert status == 0 and f"truth.csv does not say what is true of {lights}/two.mp4" in shown
+        assert f"true of {lights}/one" not in shown
+        documents = {Path(d["path"]).name: d for d in json.loads(target.read_text())}
+        assert "truth" in documents["one.mp4"] and "truth" not in documents["two.mp4"]
+    truth.write_text("path,start,end,label\none.mp4,0,0.8,dark\ntwo.mp4,0,0.5,shaking\n")
+    given = ("predict", model, lights / "one.mp4", "--timeline", target, "--truth", truth)
+    status, shown = command(*given)
+    assert status == 1 and "Error: the classes of the truth are not the model's" in shown
+    assert "truth.csv has 'shaking', the model has dark and bright." in shown
+
+
 def test_models_of_whole_videos_write_timelines_too(tiny_videos, tmp_path) -> None:
     network = frames_model(2, output="video")
     network.kvideo_info = ModelInfo(ClipSpec(8, 10.0, (16, 16)), ("left", "right"))
@@ -401,6 +417,7 @@ def test_models_of_whole_videos_write_timelines_too(tiny_videos, tmp_path) -> No
     ("extra", "message"),
     [
         (["--timeline=t.svg"], "written as .csv, .json, .png, not as t.svg"),
+        (["--timeline", "t.txt"], "written as .csv, .json, .png, not as t.txt"),
         (["--timeline", "nowhere/t.csv"], "there is no folder nowhere"),
         (["{}/two.mp4", "--timeline", "t.png"], "picture of one video, but 2 files came"),
         (["--truth", "{}/labels.csv"], "give --timeline FILE as well"),

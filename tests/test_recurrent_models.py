@@ -135,7 +135,10 @@ def test_a_grid_lays_the_means_of_cells_side_by_side():
         ("recurrent_conv", {"widths": ()}, "at least one width"),
         ("recurrent_conv", {"widths": (4,) * 6}, "too small"),
         ("recurrent_conv", {"pooling": "first"}, "pooling must be one of"),
-        ("recurrent_conv", {"recurrent_dropout": 1.0}, "dropout must be"),
+        ("recurrent_conv", {"recurrent_dropout": 1.0}, "recurrent_dropout must be"),
+        ("cnn_rnn", {"recurrent_dropout": "x"}, "recurrent_dropout must be .*, not 'x'"),
+        ("cnn_rnn", {"dropout": "x"}, "^dropout must be .*, not 'x'"),
+        ("cnn3d_rnn", {"dropout": [0.5]}, "^dropout must be"),
     ],
 )
 def test_mistakes(name, options, message):
@@ -218,7 +221,7 @@ def test_windows_and_bptt():
         compile_step(
             model, keras.optimizers.SGD(), tf.distribute.get_strategy(), batch_size=2, bptt=2
         )
-    with pytest.raises(UsageError, match="looks at several frames"):
+    with pytest.raises(UsageError, match='^bptt needs .* does not look ahead, but layer "rnn1"'):
         gradients("cnn_rnn", 8, 4, bidirectional=True)
 
 

@@ -151,6 +151,11 @@ def test_a_model_of_ones_own_needs_no_builder(tmp_path: Path) -> None:
 # -- mistakes --------------------------------------------------------------------------------------
 
 
+def test_what_is_no_model_is_said() -> None:
+    with pytest.raises(UsageError, match="model must be a keras.Model.*, not 3"):
+        model_info(3)  # type: ignore[arg-type]
+
+
 def test_what_cannot_be_saved_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     model = build()
     with pytest.raises(UsageError, match="carries no ClipSpec"):

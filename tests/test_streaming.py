@@ -229,9 +229,12 @@ def test_wrong_values_are_refused() -> None:
     import keras
 
     model = build("single_frame", 1)
-    for options in ({"every": 0}, {"every": 1.5}, {"horizon": 0}, {"horizon": -1.0}):
+    wrong = [{"every": 0}, {"every": 1.5}, {"horizon": 0}, {"horizon": -1.0}, {"horizon": "a"}]
+    for options in wrong:
         with pytest.raises(UsageError, match=next(iter(options))):
             kvideo.stream(model, **options)
+    with pytest.raises(UsageError, match="model must be a keras.Model.*, not 3"):
+        kvideo.stream(3)
     flat = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
     with pytest.raises(UsageError, match="one RGB clip"):
         kvideo.stream(flat)

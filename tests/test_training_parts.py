@@ -178,6 +178,7 @@ def test_weight_decay_spares_norms_and_biases(small: keras.Model, name: str) -> 
         ({"checkpoint_minutes": 0.0}, "checkpoint_minutes must be above 0"),
         ({"model": None}, "name a model"),
         ({"crop": "middle"}, "crop must be one of"),
+        ({"bptt": 32, "remat": True}, "bptt and remat both save memory.*give only one"),
     ],
 )
 def test_impossible_settings_are_named(change: dict, message: str) -> None:

@@ -33,15 +33,27 @@ class _OptionalValue(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if "--timeline" not in args:
             return super().parse_args(ctx, args)
-        from kvideo.timeline_files import ENDINGS
-
         at = args.index("--timeline")
         following = args[at + 1 : at + 2]
-        if following and following[0].lower().endswith(ENDINGS):
+        if following and _names_a_timeline(following[0]):
             given = [*args[:at], f"--timeline={following[0]}", *args[at + 2 :]]
         else:
             given = [*args[:at], f"--timeline={_NO_FILE}", *args[at + 1 :]]
         return super().parse_args(ctx, given)
+
+
+def _names_a_timeline(word: str) -> bool:
+    """Whether the word behind `--timeline` is its file, be it one that cannot be written."""
+    from kvideo.data.listing import is_url, is_video
+    from kvideo.timeline_files import ENDINGS
+
+    ending = os.path.splitext(word)[1].lower()
+    if ending in ENDINGS:
+        return True
+    # What else it may be: an option, the model, a folder, a video.
+    if not ending or word.startswith("-") or ending == ".keras" or is_url(word):
+        return False
+    return not os.path.isdir(word) and not is_video(word)
 
 
 @click.command(cls=_OptionalValue)
@@ -146,13 +158,21 @@ def _show(prediction: Prediction, top: int) -> None:
 
 
 def _read_truth(data: str, files: Sequence[str], info: ModelInfo, decoder: str) -> Any:
-    """True segments by path, in the model's classes."""
+    """True segments by path, in the model's classes; says of which files there are none."""
+    from kvideo.api import videos_of
     from kvideo.data.annotations import read_data
     from kvideo.data.pipeline import clip_reader
-    from kvideo.timeline_files import true_segments
+    from kvideo.timeline_files import check_truth_classes, true_segments
 
+    as_it_is = read_data(data, split="all", per_frame=True, must_exist=False)
+    check_truth_classes(as_it_is, info.class_names)
     videos = read_data(data, split="all", class_names=info.class_names, per_frame=True)
-    return true_segments(videos, files, clip_reader(info.clip_spec, decoder))
+    paths = videos_of(files)
+    known = true_segments(videos, paths, clip_reader(info.clip_spec, decoder))
+    for path in paths:
+        if os.path.abspath(path) not in known:
+            click.echo(f"Note: {data} does not say what is true of {path}.", err=True)
+    return known
 
 
 def _show_over_time(prediction: Prediction, every_step: bool) -> None:

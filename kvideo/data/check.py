@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import threading
 from collections import Counter
@@ -21,6 +22,7 @@ from kvideo.data.containers import cut_off
 from kvideo.data.demo_words import DEMOS
 from kvideo.data.listing import Folders, absolute, is_url, is_video
 from kvideo.data.records import VideoRecord, VideoSet
+from kvideo.data.tracks import LabelTrack, Segment, ordered
 from kvideo.errors import DataError, DecodeError
 from kvideo.files import write_text_atomic
 from kvideo.text import plural
@@ -114,7 +116,8 @@ def check_videos(
 
     A file is bad if it is missing, empty, unreadable or cut off, has no video or no frames, is
     too short, or has the same content as a file before it (remote files are not compared); or if
-    labels over time do not fit it.
+    labels over time do not fit it. Where segments may be meant as clips too, there is a note of
+    those that do not suit a model with a label for each frame.
 
     Args:
         videos: what to check.
@@ -144,6 +147,7 @@ def check_videos(
         try:
             finding.seconds, finding.frames, info = _decode(path, open_reader, opener, stop)
             finding.bad = _misfit(by_path[path], info, finding.frames)
+            finding.clips_only = _clips_only(by_path[path], info, finding.frames, videos)
             if sizes[path] in twins:
                 finding.digest = _digest(path, stop)
         except DecodeError as error:
@@ -222,6 +226,7 @@ class _Finding:
     frames: int = 0
     digest: bytes | None = None
     bad: BadVideo | None = None
+    clips_only: str | None = None  # why its segments suit models of whole clips only
 
 
 def _size(path: str) -> int:
@@ -276,6 +281,26 @@ def _misfit(records: Iterable[VideoRecord], info: Any, frames: int) -> BadVideo 
     return None
 
 
+def _clips_only(
+    records: Iterable[VideoRecord], info: Any, frames: int, videos: VideoSet
+) -> str | None:
+    """What a model with a label for each frame would refuse of segments that are clips as well."""
+    segments = []
+    for record in records:
+        if record.track is not None or (record.start is None and record.end is None):
+            continue
+        if len(record.labels) > 1:
+            return f"several labels for the segment from {record.start or 0:g} s"
+        end = math.inf if record.end is None else record.end
+        segments += [Segment(record.start or 0.0, end, label) for label in record.labels]
+    try:
+        track = LabelTrack(ordered(segments, lambda label: videos.class_names[label]))
+        track.fitted(info.duration, info.frame_rate, info.num_frames, lambda: frames)
+    except DataError as error:
+        return str(error)
+    return None
+
+
 def _digest(path: str, stop: threading.Event) -> bytes:
     digest = hashlib.blake2b()
     with open(path, "rb") as file:
@@ -308,6 +333,12 @@ def _report(
             seconds += finding.seconds
         else:
             bad.append(problem)
+    left_out = {video.path for video in bad}
+    if few := [p for p in by_path if findings[p].clips_only and p not in left_out]:
+        notes.append(
+            "models with a label for each frame do not take the segments of "
+            f"{plural(len(few), 'file')} (first: {few[0]}: {findings[few[0]].clips_only})."
+        )
     num_files = len(by_path) + len(videos.missing)
     return CheckReport(videos.source, num_files, seconds, tuple(bad), tuple(notes))
 
@@ -324,14 +355,25 @@ def _too_short(
         return BadVideo(path, "too_short", f"{length}; at least {min_seconds:g} s are wanted")
     if min_seconds is None and finding.frames < 2:
         return BadVideo(path, "too_short", "a single frame")
-    starts = [record.start or 0.0 for record in records]
-    behind = [start for start in starts if start >= finding.seconds]
-    if not behind:
+    segments = [_outside(record, finding.seconds) for record in records]
+    outside = [found for found in segments if found is not None]
+    if not outside:
         return None
-    detail = f"the segment from {behind[0]:g} s lies behind the end ({finding.seconds:.2f} s)"
-    if len(behind) == len(starts):
-        return BadVideo(path, "too_short", detail)
+    reason, detail = outside[0]
+    if len(outside) == len(segments):
+        return BadVideo(path, reason, detail)
     notes.append(f"{path}: {detail}.")
+    return None
+
+
+def _outside(record: VideoRecord, seconds: float) -> tuple[str, str] | None:
+    """Reason and detail if a record's segment, or more than a tenth of it, is not in the file."""
+    start, end = record.start or 0.0, record.end
+    if start >= seconds:
+        return "too_short", f"the segment from {start:g} s lies behind the end ({seconds:.2f} s)"
+    if end is not None and end - seconds > (end - start) / 10:
+        detail = f"the segment from {start:g} to {end:g} s goes past the end ({seconds:.2f} s)"
+        return "labels", detail
     return None
 
 

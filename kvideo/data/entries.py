@@ -32,6 +32,7 @@ class Entry:
         label_text: the label as written, before it was taken for several.
         frames: a label for each frame, where the entry names a file of them.
         over_time: the entry is from a list of segments of untrimmed videos.
+        has_segment: the file has a place for start and end, even if they are empty here.
         duration: of the video in seconds, where the file tells.
     """
 
@@ -47,6 +48,7 @@ class Entry:
     label_text: str = ""
     frames: tuple[str, ...] = ()
     over_time: bool = False
+    has_segment: bool = False
     duration: float | None = None
 
 

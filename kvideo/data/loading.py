@@ -369,9 +369,10 @@ class TrainingClips:
                 continue
             label = self._label(record) if labels is None else labels
             return clip, label, rng.integers(0, 2**31 - 1, 2, dtype=np.int32)
+        last = str(self.failures.errors()[-1]).removesuffix(".")
         raise DataError(
-            f"{_MAX_REPLACEMENTS} videos in a row could not be read, the last being "
-            f"{self.failures.errors()[-1]} `kvideo check` lists what is wrong with the files."
+            f"no video could be read in {_MAX_REPLACEMENTS} attempts in a row; the last "
+            f"failure: {last}. `kvideo check` lists what is wrong with the files."
         )
 
     def _label(self, record: VideoRecord) -> int | np.ndarray:

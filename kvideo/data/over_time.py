@@ -65,7 +65,9 @@ def require_labels_over_time(entries: Sequence[Entry], source: str) -> None:
     Raises:
         DataError: there is neither a segment nor a file of labels.
     """
-    if any(e.over_time or e.frames or e.start is not None or e.end is not None for e in entries):
+    if any(e.over_time or e.has_segment or e.frames for e in entries):
+        return
+    if any(e.start is not None or e.end is not None for e in entries):
         return
     raise DataError(no_labels_over_time(source))
 

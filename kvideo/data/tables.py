@@ -86,6 +86,7 @@ def parse_csv(text: str, source: str, header: list[str], delimiter: str) -> Iter
             split=split_name(cells["split"]) if cells.get("split") else None,
             by_id=by_id,
             label_text=cells.get("label", ""),
+            has_segment=place["start"] is not None and place["end"] is not None,
         )
 
 
@@ -159,6 +160,10 @@ def _parse_activitynet(database: Any, source: str) -> Iterator[Entry]:
         )
     # Where no video of a part has an annotation, they are withheld, as in ActivityNet's test part.
     known = {video.get("subset") for _, video in videos if video.get("annotations")}
+    if not known:
+        raise DataError(
+            f"{source} is in ActivityNet's form, but none of its videos has an annotation."
+        )
     for name, video in videos:
         subset, where = video.get("subset"), f"{source}, video {name}"
         if subset not in known:
@@ -227,6 +232,7 @@ def _json_entry(values: dict[str, Any], where: str) -> Entry:
         raise DataError(f"{where}: {short(path)} has no label. Name one, or drop the entry.")
     start, end = _segment(found["start"], found["end"], where)
     group = found["group"]
+    start_and_end = [any(name in values for name in COLUMNS[key]) for key in ("start", "end")]
     return Entry(
         where,
         path,
@@ -236,4 +242,5 @@ def _json_entry(values: dict[str, Any], where: str) -> Entry:
         group=str(group) if group is not None else (path if by_id else None),
         split=split_name(str(found["split"])) if found["split"] else None,
         by_id=by_id,
+        has_segment=all(start_and_end),
     )

@@ -45,6 +45,9 @@ class ConvRNN(keras.layers.RNN):
         mask: (B, T), False for steps to be left out.
         training: whether dropout drops; the same at all steps of a clip.
 
+    Raises:
+        UsageError: `cell` is something else.
+
     Input shape:
         (B, T, H, W, C); all but B and T known.
 
@@ -54,6 +57,12 @@ class ConvRNN(keras.layers.RNN):
     """
 
     def __init__(self, cell: ConvRNNCell, **kwargs: Any) -> None:
+        if not isinstance(cell, ConvRNNCell):
+            given = "a list" if isinstance(cell, list | tuple) else type(cell).__name__
+            raise UsageError(
+                "cell must be one ConvRNNCell, such as ConvGRU2DCell or one derived from it, not "
+                f"{given}."
+            )
         super().__init__(cell, **kwargs)
         self.input_spec = keras.InputSpec(ndim=5)
 

@@ -7,6 +7,7 @@ step (`step`). Called by itself, as `keras.layers.RNN` calls cells, a cell does 
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,8 +26,8 @@ class ConvRNNCell(keras.Layer):
         filters: channels of the state and the output.
         kernel_size: one size or (H, W), of both convolutions.
         strides: of the convolution of the input.
-        padding: of the convolution of the input, `"same"` or `"valid"`. That of the state is always
-            "same", with a stride of 1.
+        padding: of the convolution of the input, `"same"` or `"valid"`, in any case. That of the
+            state is always "same", with a stride of 1.
         dilation_rate: of the convolution of the input.
         activation: of the new state.
         use_bias: whether there is a bias.
@@ -44,6 +45,7 @@ class ConvRNNCell(keras.Layer):
         dropout: share of the input set to 0 in training.
         recurrent_dropout: share of the state set to 0 in training, before its convolution.
         seed: of the dropout.
+        data_format: None or `"channels_last"`, which is all that there is.
 
     Call arguments:
         inputs: (B, H, W, C).
@@ -78,9 +80,12 @@ class ConvRNNCell(keras.Layer):
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
+        data_format: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if data_format not in (None, "channels_last"):
+            raise UsageError(f'data_format must be "channels_last", not {data_format!r}.')
         if filters < 1:
             raise UsageError(f"filters must be at least 1, not {filters}.")
         self.filters = int(filters)
@@ -89,6 +94,7 @@ class ConvRNNCell(keras.Layer):
         self.dilation_rate = _pair("dilation_rate", dilation_rate)
         if max(self.strides) > 1 and max(self.dilation_rate) > 1:
             raise UsageError("strides and dilation_rate cannot both be greater than 1.")
+        padding = padding.lower() if isinstance(padding, str) else padding
         check_choice("padding", padding, ("same", "valid"))
         self.padding, self.use_bias, self.layer_norm = padding, use_bias, layer_norm
         self.activation = keras.activations.get(activation)
@@ -102,8 +108,8 @@ class ConvRNNCell(keras.Layer):
         self.recurrent_constraint = keras.constraints.get(recurrent_constraint)
         self.bias_constraint = keras.constraints.get(bias_constraint)
         for name, share in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
-            if not 0 <= share < 1:
-                raise UsageError(f"{name} must be at least 0 and less than 1, not {share}.")
+            if not isinstance(share, numbers.Real) or not 0 <= share < 1:
+                raise UsageError(f"{name} must be at least 0 and less than 1, not {share!r}.")
         self.dropout, self.recurrent_dropout = float(dropout), float(recurrent_dropout)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)

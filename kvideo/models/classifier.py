@@ -7,6 +7,7 @@ detection use.
 
 from __future__ import annotations
 
+import numbers
 import os
 import re
 import warnings
@@ -98,14 +99,14 @@ def check_input_shape(input_shape: Sequence[int], channels: Sequence[int] = (3,)
     return frames, height, width, last
 
 
-def check_dropout(dropout: float) -> float:
+def check_dropout(dropout: float, name: str = "dropout") -> float:
     """A share of 0 <= dropout < 1.
 
     Raises:
-        UsageError: it is not.
+        UsageError: it is not; the message names the argument.
     """
-    if not 0 <= dropout < 1:
-        raise UsageError(f"dropout must be at least 0 and less than 1, not {dropout!r}.")
+    if not isinstance(dropout, numbers.Real) or not 0 <= dropout < 1:
+        raise UsageError(f"{name} must be at least 0 and less than 1, not {dropout!r}.")
     return dropout
 
 

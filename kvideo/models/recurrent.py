@@ -285,7 +285,7 @@ def recurrent_conv(
             strides=2 if number == 1 else 1,
             padding="same",
             return_sequences=True,
-            recurrent_dropout=check_dropout(recurrent_dropout),
+            recurrent_dropout=check_dropout(recurrent_dropout, "recurrent_dropout"),
             name=f"recurrent{number}",
         )(x)
     x = keras.layers.Identity(name="feature_map")(x)  # (B, T, H', W', C)
@@ -307,7 +307,7 @@ def _rnn_stack(
 ) -> Any:
     """(B, T, …, C) -> (B, T, …, units): recurrent layers `rnn1`, `rnn2` …, dropout before each."""
     check_choice("rnn", rnn, kinds)
-    check_dropout(recurrent_dropout)
+    check_dropout(recurrent_dropout, "recurrent_dropout")
     if not (widths := list(units) if isinstance(units, list | tuple) else [units]):
         raise UsageError(f"units must list at least one layer's, such as (64, 64), not {units!r}.")
     for number, width in enumerate(widths, start=1):

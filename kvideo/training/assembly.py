@@ -105,7 +105,7 @@ def assemble(
         f"{plural(spec.num_frames, 'frame')} at "
         f"{spec.frame_rate:g}/s, {spec.size[0]}×{spec.size[1]}, {precision}, "
         f"{strategy.num_replicas_in_sync} device(s), "
-        + ("mirrored at random." if mirror else _why_not_mirrored(experiment, videos))
+        + (_why_not_mirrored(experiment, videos) or "mirrored at random.")
     )
     weights = None
     if experiment.class_weights == "balanced":
@@ -142,7 +142,12 @@ def _check_output(
         )
 
 
-def _why_not_mirrored(experiment: Experiment, videos: VideoSet) -> str:
+def _why_not_mirrored(experiment: Experiment, videos: VideoSet) -> str | None:
+    """What to say where clips are not mirrored; None: they are."""
+    if experiment.model_options.get("frozen_backbone"):
+        return "not mirrored (the backbone is frozen)."
+    if mirror_clips(experiment, videos):
+        return None
     pair = mirrored_classes(videos.class_names)
     if pair is None or experiment.flip != "auto":
         return "not mirrored."

@@ -160,7 +160,10 @@ class Experiment:
         _check("jitter", 0 <= self.jitter < 1, self.jitter, "0 to below 1")
         if self.bptt is not None:
             _check("bptt", self.bptt >= 1, self.bptt, "at least 1")
-            _check("bptt", not self.remat, self.bptt, "left out with remat")
+            if self.remat:
+                raise UsageError(
+                    "bptt and remat both save memory on long clips; give only one of them."
+                )
         if self.early_stopping is not None:
             _check("early_stopping", self.early_stopping >= 1, self.early_stopping, "at least 1")
         self.augmentation(flip=False)  # checks its own ranges

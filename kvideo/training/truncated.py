@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from kvideo.errors import UsageError
-from kvideo.stepping import SteppedModel
+from kvideo.stepping import NotCausalError, SteppedModel
 from kvideo.training.clip_parts import over_parts
 
 Backward = Callable[[Callable[[], Any], Any], tuple[list[Any], Any]]
@@ -38,7 +38,12 @@ class TruncatedBackpropagation:
                 "bptt needs a model with an output for each frame (output=frames); with one output "
                 "for the clip, remat saves memory."
             )
-        self._stepped = SteppedModel(network)
+        try:
+            self._stepped = SteppedModel(network)
+        except NotCausalError as cause:
+            raise UsageError(
+                f"bptt needs a model that runs part by part and does not look ahead, but {cause}"
+            ) from cause
         stride, self._length = self._stepped.stride, network.input_shape[1]
         if frames < 1 or frames % stride:
             raise UsageError(f"bptt must be a positive multiple of {stride} frames, not {frames}.")
