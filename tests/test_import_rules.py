@@ -23,6 +23,7 @@ NO_TENSORFLOW = [
     "data.picture", "data.containers", "data.sampling", "data.loading", "data.demo", "data.check",
     "data.live", "data.live_inputs", "data.placing",
     "flow", "flow.colors", "flow.estimation", "flow.files", "flow.geometry",
+    "flow.movies", "data.flow_cache", "data.encoding",
     "weights.torch_reader", "weights.download", "weights.published", "weights.labels",
     "weights.families", "weights.guessing", "weights.mean_cube", "weights.resnet3d",
     "weights.torchvision", "weights.inception", "weights.c3d",
