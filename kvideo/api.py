@@ -119,7 +119,7 @@ def evaluate(
     from kvideo.evaluation import evaluate_model, write_report
     from kvideo.saving import model_info
     from kvideo.scores import describe_run
-    from kvideo.timelines import is_per_frame
+    from kvideo.segmentation.scoring import is_per_frame
 
     network = _load(model, precision)
     info = model_info(network)
@@ -200,7 +200,7 @@ def predict(
     """
     from kvideo.prediction import predict_files
     from kvideo.saving import model_info
-    from kvideo.timelines import is_per_frame
+    from kvideo.segmentation.scoring import is_per_frame
 
     network = _load(model, precision)
     info = model_info(network)

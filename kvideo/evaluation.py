@@ -20,8 +20,8 @@ from kvideo.inference import Predictor
 from kvideo.results import EvaluationResult, VideoResult
 from kvideo.saving import ModelInfo, model_info
 from kvideo.scores import check_labels, summarize
-from kvideo.segmentation_results import FrameResult, SegmentationResult, summarize_frames
-from kvideo.timelines import is_per_frame, score_frames
+from kvideo.segmentation.results import FrameResult, SegmentationResult, summarize_frames
+from kvideo.segmentation.scoring import is_per_frame, score_frames
 
 if TYPE_CHECKING:
     import keras
@@ -160,8 +160,8 @@ def write_report(
     Raises:
         KVideoError: they cannot be written.
     """
-    from kvideo.plots import confusion_png
     from kvideo.report import write_report as write_page
+    from kvideo.report.plots import confusion_png
 
     def thumbnail(video: VideoResult) -> np.ndarray:
         return reader.thumbnails(

@@ -16,8 +16,8 @@ from kvideo.errors import DecodeError
 from kvideo.evaluation import score_videos
 from kvideo.inference import Predictor
 from kvideo.saving import ModelInfo, model_info
-from kvideo.segmentation_results import FrameResult, TimeSegment, plain_segments, segments_of
-from kvideo.timelines import is_per_frame, score_frames
+from kvideo.segmentation.results import FrameResult, TimeSegment, plain_segments, segments_of
+from kvideo.segmentation.scoring import is_per_frame, score_frames
 
 if TYPE_CHECKING:
     import keras

@@ -27,8 +27,8 @@ from kvideo.inference import Predictor
 from kvideo.report import format_result
 from kvideo.saving import ModelInfo, read_info, save_model
 from kvideo.segmentation import segmentation_metrics
-from kvideo.segmentation_results import SegmentationResult, exclude_background, segments_of
-from kvideo.timelines import score_frames
+from kvideo.segmentation.results import SegmentationResult, exclude_background, segments_of
+from kvideo.segmentation.scoring import score_frames
 from kvideo.training.losses import classification_loss, frame_loss, num_hits
 from kvideo.training.step import compile_step
 from kvideo.training.validation import Validation

@@ -11,8 +11,8 @@ import pytest
 
 from kvideo.clip_spec import ClipSpec, Views
 from kvideo.errors import DecodeError, UsageError
-from kvideo.plots import confusion_png
 from kvideo.report import format_result, report_html, thumbnail_jpeg, write_report
+from kvideo.report.plots import confusion_png
 from kvideo.scores import VideoResult, describe_run, summarize
 from kvideo.text import display_width
 
@@ -335,7 +335,7 @@ def test_multi_label_text():
 
 def test_nothing_heavy_is_imported_before_it_is_needed():
     code = (
-        "import sys; import kvideo.report, kvideo.scores, kvideo.plots\n"
+        "import sys; import kvideo.report, kvideo.scores, kvideo.report.plots\n"
         "print([m for m in ('tensorflow', 'keras', 'cv2', 'sklearn', 'matplotlib', 'av')"
         " if m in sys.modules])"
     )

@@ -45,7 +45,7 @@ class _OptionalValue(click.Command):
 def _names_a_timeline(word: str) -> bool:
     """Whether the word behind `--timeline` is its file, be it one that cannot be written."""
     from kvideo.data.listing import is_url, is_video
-    from kvideo.timeline_files import ENDINGS
+    from kvideo.segmentation.files import ENDINGS
 
     ending = os.path.splitext(word)[1].lower()
     if ending in ENDINGS:
@@ -109,7 +109,7 @@ def predict(
     if step is not None and not timeline:
         raise UsageError("--step is the timeline's; give --timeline as well.")
     from kvideo.api import predict as run
-    from kvideo.timeline_files import check_timeline_file, write_timeline
+    from kvideo.segmentation.files import check_timeline_file, write_timeline
 
     info = read_info(model_file(model))
     target = None if timeline in (None, _NO_FILE) else timeline
@@ -162,7 +162,7 @@ def _read_truth(data: str, files: Sequence[str], info: ModelInfo, decoder: str) 
     from kvideo.api import videos_of
     from kvideo.data.annotations import read_data
     from kvideo.data.pipeline import clip_reader
-    from kvideo.timeline_files import check_truth_classes, true_segments
+    from kvideo.segmentation.files import check_truth_classes, true_segments
 
     as_it_is = read_data(data, split="all", per_frame=True, must_exist=False)
     check_truth_classes(as_it_is, info.class_names)

@@ -24,8 +24,8 @@ from kvideo.hardware import choose_precision, choose_strategy, suits_precision
 from kvideo.layers.normalization import use_exact_statistics
 from kvideo.registry import MODELS, Entry, find
 from kvideo.saving import BuilderInfo, ModelInfo, load_model, model_info
+from kvideo.segmentation.scoring import is_per_frame
 from kvideo.text import plural
-from kvideo.timelines import is_per_frame
 from kvideo.training.experiment import Experiment, experiment_clip
 from kvideo.training.frozen import FrozenClips, FrozenFrames, FrozenParts
 from kvideo.training.loop import Loop, LoopOptions

@@ -17,8 +17,8 @@ from kvideo.inference import Predictor
 from kvideo.metrics import mean_average_precision, top_k_accuracy
 from kvideo.scores import average_views
 from kvideo.segmentation import segmentation_metrics
-from kvideo.segmentation_results import exclude_background, frame_losses, label_pairs
-from kvideo.timelines import is_per_frame, score_frames
+from kvideo.segmentation.results import exclude_background, frame_losses, label_pairs
+from kvideo.segmentation.scoring import is_per_frame, score_frames
 
 if TYPE_CHECKING:
     import keras

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kvideo.plots import confusion_png, resolution
+from kvideo.report.plots import confusion_png, resolution
 from kvideo.results import ClassResult, EvaluationResult
 from kvideo.text import cut, plural, printable
 

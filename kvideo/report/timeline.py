@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kvideo.report_tables import escape
-from kvideo.report_text import VALUE_NAMES, value_text
-from kvideo.segmentation_results import FrameResult, SegmentationResult, TimeSegment
+from kvideo.report.tables import escape
+from kvideo.report.text import VALUE_NAMES, value_text
+from kvideo.report.timeline_plot import class_colours
+from kvideo.segmentation.results import FrameResult, SegmentationResult, TimeSegment
 from kvideo.text import cut, plural
-from kvideo.timeline_plot import class_colours
 
 _SHOWN = 100
 _LONGEST_NAME = 40

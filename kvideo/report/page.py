@@ -17,21 +17,18 @@ import numpy as np
 
 from kvideo.errors import KVideoError, UsageError
 from kvideo.files import write_text_atomic
-from kvideo.report_tables import class_section, confusion_section, data_url, escape
-from kvideo.report_text import (
+from kvideo.report.tables import class_section, confusion_section, data_url, escape
+from kvideo.report.text import (
     OUT_OF_100,
     VALUE_NAMES,
     describe_clip,
     describe_views,
-    format_result,
     value_text,
 )
-from kvideo.report_timeline import timeline_section
+from kvideo.report.timeline import timeline_section
 from kvideo.results import EvaluationResult, Mistake, VideoResult
-from kvideo.segmentation_results import SegmentationResult
+from kvideo.segmentation.results import SegmentationResult
 from kvideo.text import cut, plural
-
-__all__ = ["Thumbnail", "format_result", "report_html", "thumbnail_jpeg", "write_report"]
 
 Thumbnail = Callable[[VideoResult], np.ndarray]
 
@@ -82,7 +79,7 @@ def report_html(
     """
     title = title or _title(result)
     folder = _common_folder([video.path for video in result.videos])
-    style = resources.files("kvideo").joinpath("report.css").read_text("utf-8")
+    style = resources.files("kvideo.report").joinpath("page.css").read_text("utf-8")
     parts = [
         _header(result, title),
         _headline(result),

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kvideo.plots import drawable, png_bytes
-from kvideo.segmentation_results import TimeSegment
+from kvideo.report.plots import drawable, png_bytes
+from kvideo.segmentation.results import TimeSegment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

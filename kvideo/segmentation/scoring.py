@@ -16,7 +16,7 @@ from kvideo.data.records import VideoRecord
 from kvideo.data.windows import Block, Cover
 from kvideo.errors import DecodeError
 from kvideo.inference import Predictor
-from kvideo.segmentation_results import FrameResult
+from kvideo.segmentation.results import FrameResult
 
 if TYPE_CHECKING:
     import keras

@@ -14,7 +14,7 @@ from kvideo.data.class_names import as_integer
 from kvideo.data.tracks import UNLABELLED
 from kvideo.errors import DataError, UsageError
 from kvideo.files import write_bytes_atomic, write_text_atomic
-from kvideo.segmentation_results import TimeSegment, plain_segments
+from kvideo.segmentation.results import TimeSegment, plain_segments
 from kvideo.text import enumerate_words
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _csv_text(predictions: Sequence[Prediction]) -> str:
 
 
 def _picture(prediction: Prediction, truth: Truth | None) -> bytes:
-    from kvideo.timeline_plot import timeline_png
+    from kvideo.report.timeline_plot import timeline_png
 
     timeline = prediction.timeline
     if timeline is None:
