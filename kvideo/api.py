@@ -35,8 +35,8 @@ def fit(
     """Trains a model on videos; like `kvideo fit`.
 
     Args:
-        data: a folder of class folders, an annotation file, or `"demo"`, `"demo-frames"` or
-            `"demo-order"`.
+        data: a folder of class folders, an annotation file, or `"demo"`, `"demo-frames"`,
+            `"demo-order"` or `"demo-dots"`.
         model: a registered model's name.
         resume: a run's folder to go on with; then nothing else is given.
         overwrite: replace the run in the folder `out`.

@@ -19,9 +19,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from kvideo.data import demo, demo_sequences
+from kvideo.data import demo, demo_dots, demo_sequences
 from kvideo.data.annotations import find_splits, read_data
 from kvideo.data.check import videos_to_check
+from kvideo.data.decode import open_video
 from kvideo.data.demo import SETTINGS, demo_data, demo_folder
 from kvideo.data.records import mirrored_classes
 from kvideo.data.textures import DIRECTIONS, DemoSettings, Texture, make_orbit
@@ -485,3 +486,60 @@ def test_one_second_does_not_tell_the_order(tiny_sequences, monkeypatch):
     held_out = np.isin(groups, np.unique(groups)[::2])
     tree = RandomForestClassifier(200, random_state=0).fit(rows[~held_out], labels[~held_out])
     assert abs(tree.score(rows[held_out], labels[held_out]) - 0.5) < 0.06
+
+
+# -- dots ------------------------------------------------------------------------------------------
+
+TINY_DOTS = dataclasses.replace(demo_dots.DOTS, train=3, val=2)
+
+
+def places(name: str, seed: int, **changes) -> list[np.ndarray]:
+    settings = dataclasses.replace(demo_dots.DOTS, **changes)
+    return demo_dots.dot_places(name, settings, np.random.default_rng(seed))
+
+
+def in_picture(dots: np.ndarray, half: float = 32) -> np.ndarray:
+    return dots[(np.abs(dots) < half).all(axis=1)]
+
+
+@pytest.mark.parametrize("name", demo_dots.MOTIONS)
+def test_dots_of_one_picture_are_uniform_in_every_class(name):
+    """Counts over a grid of 4×4 cells, of one picture of each of many videos, by chi-squared."""
+    found = [in_picture(places(name, seed)[seed % 30]) for seed in range(400)]
+    cells = np.floor((np.concatenate(found) + 32) / 16).astype(int)
+    counts = np.bincount(cells[:, 0] * 4 + cells[:, 1], minlength=16)
+    expected = counts.sum() / 16
+    assert ((counts - expected) ** 2 / expected).sum() < 45  # p = 1e-4 with 15 degrees of freedom
+    numbers = [len(dots) for dots in found]
+    assert abs(np.mean(numbers) - 55) < 2.5
+
+
+@pytest.mark.parametrize("name", demo_dots.MOTIONS)
+def test_dots_move_as_their_class_says(name):
+    """Of the dots that live on, each is a step further."""
+    speed = 1.5
+    frames = places(name, 3, speed=(speed, speed))
+    steps = {"down": (0, speed), "left": (-speed, 0), "right": (speed, 0), "up": (0, -speed)}
+    angle = {"turn_left": -speed / 32, "turn_right": speed / 32}.get(name, 0.0)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    for here, there in zip(frames, frames[1:], strict=False):
+        expected = here @ turn + steps.get(name, (0, 0))
+        nearest = np.abs(expected[:, None] - there).max(axis=2).min(axis=1)
+        assert np.mean(nearest < 1e-9) > 0.8  # a tenth dies in each frame
+
+
+def test_dots_as_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("KVIDEO_CACHE", str(tmp_path))
+    monkeypatch.setattr(demo_dots, "DOTS", TINY_DOTS)
+    assert find_splits("demo-dots") == ("train", "val")
+    videos = read_data("demo-dots")
+    assert len(videos) == 18 and videos.class_names == demo_dots.MOTIONS
+    assert not videos.flip_safe and len({record.group for record in videos.records}) == 18
+    with open_video(videos.records[0].path) as reader:
+        frames = np.stack([frame for _, frame in reader.frames()])
+    assert frames.shape == (30, 64, 64, 3)
+    assert frames.min() < 20 and frames.max() > 220 and 0.05 < (frames > 128).mean() < 0.25
+    first = demo_folder(tmp_path / "a", variant="dots")
+    second = demo_folder(tmp_path / "b", variant="dots")
+    for path in sorted(first.rglob("*.mp4")):
+        assert path.read_bytes() == (second / path.relative_to(first)).read_bytes()

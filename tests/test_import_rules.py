@@ -17,7 +17,7 @@ NO_TENSORFLOW = [
     "feature_files", "feature_set", "segmentation", "segmentation.metrics",
     "segmentation.results", "segmentation.files", "data.windows",
     "data.tracks", "data.over_time", "data.class_folders",
-    "data.demo_words", "data.demo_sequences",
+    "data.demo_words", "data.demo_sequences", "data.demo_dots",
     "data.annotations", "data.records", "data.formats",
     "data.entries", "data.matching", "data.parts", "data.tables", "data.textures", "data.packets",
     "data.listing", "data.class_names", "data.splits", "data.decode", "data.frames",

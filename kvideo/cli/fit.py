@@ -82,8 +82,8 @@ def fit(
     """Train a model on DATA.
 
     DATA is a folder with one folder of videos for each class, an annotation file, or the word
-    "demo" ("demo-frames", "demo-order"). The run's folder receives the best model, a checkpoint to
-    resume from, and the history.
+    "demo" ("demo-frames", "demo-order", "demo-dots"). The run's folder receives the best model, a
+    checkpoint to resume from, and the history.
     """
     from kvideo.cli.startup import import_quietly
     from kvideo.training import Experiment, run

@@ -71,7 +71,8 @@ def read_data(
     Args:
         data: a folder of class folders (also one with `train` and `val` folders of such), an
             annotation file, a folder of UCF101's or HMDB51's split files, or `"demo"`,
-            `"demo-frames"` (labels over time whatever `per_frame` says) or `"demo-order"`.
+            `"demo-frames"` (labels over time whatever `per_frame` says), `"demo-order"` or
+            `"demo-dots"`.
         root: the folder that paths in an annotation file are relative to; by default the
             file's own.
         split: which part of data that has parts, see `find_splits`; `"all"` takes everything.

@@ -12,7 +12,8 @@ The files are written at first use into a cache folder (`demo_folder`):
     train/CLASS/NNN.mp4   val/CLASS/NNN.mp4   untrimmed/NNN.mp4
     untrimmed/annotations.json (ActivityNet's form)   untrimmed/segments.csv   demo.json
 
-Two variants have motions one after the other, see `kvideo.data.demo_sequences`.
+Two variants have motions one after the other, see `kvideo.data.demo_sequences`; in a third dots
+move, see `kvideo.data.demo_dots`.
 """
 
 from __future__ import annotations
@@ -25,19 +26,20 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from kvideo.data import demo_sequences
+from kvideo.data import demo_dots, demo_sequences
+from kvideo.data.demo_dots import DotSettings, dot_jobs
 from kvideo.data.demo_sequences import (
     Job,
     SequenceSettings,
+    frames_records,
     sequence_jobs,
-    sequence_records,
     write_segments,
 )
 from kvideo.data.encoding import h264_encoder
@@ -47,12 +49,18 @@ from kvideo.errors import DataError, UsageError
 from kvideo.files import cache_folder, is_disk_full
 
 SPLITS = ("train", "val", "untrimmed")
-VARIANTS = ("motion", "frames", "order")
+VARIANTS = ("motion", "frames", "order", "dots")
 MANIFEST = "demo.json"
 
-Settings = DemoSettings | SequenceSettings
+Settings = DemoSettings | SequenceSettings | DotSettings
 
 SETTINGS = DemoSettings()
+_CLASSES: dict[str, Iterable[str]] = {
+    "motion": DIRECTIONS,
+    "frames": DIRECTIONS,
+    "order": demo_sequences.ORDERS,
+    "dots": demo_dots.MOTIONS,
+}
 
 
 def demo_data(
@@ -70,6 +78,7 @@ def demo_data(
         folder: where to keep demo data; by default `$KVIDEO_CACHE` or `~/.cache/kvideo`.
         variant: `"motion"`: six drifts. `"frames"`: sequences of drifts, with a label for each
             frame (`track`). `"order"`: two drifts 3 s apart; the label is which came first.
+            `"dots"`: dots that drift or turn.
         seed: of everything random in the videos.
 
     Returns:
@@ -84,13 +93,11 @@ def demo_data(
     if split not in splits:
         raise UsageError(f"the demo data has no part {split!r}; it has {', '.join(splits)}.")
     top = demo_folder(folder, variant=variant, seed=seed)
-    if variant != "motion":
-        found, classes = sequence_records(top, variant, split)
-        source = f"demo-{variant} ({split})"
-        return VideoSet(tuple(found), tuple(classes), source=source, flip_safe=False)
-    names = tuple(sorted(DIRECTIONS))
+    names = tuple(sorted(_CLASSES[variant]))
     records = []
-    if split == "untrimmed":
+    if variant == "frames":
+        records = frames_records(top, split)
+    elif split == "untrimmed":
         with open(top / split / "segments.csv", newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 records.append(
@@ -103,13 +110,13 @@ def demo_data(
                     )
                 )
     else:
+        alone = variant == "dots"  # no two classes show the same pictures
         for label, name in enumerate(names):
             for path in sorted((top / split / name).glob("*.mp4")):
-                group = f"{split}/{path.stem}"
+                group = f"{split}/{path.relative_to(top / split) if alone else path.stem}"
                 records.append(VideoRecord(path=str(path), labels=(label,), group=group))
-    return VideoSet(
-        records=tuple(records), class_names=names, source=f"demo ({split})", flip_safe=False
-    )
+    word = "demo" if variant == "motion" else f"demo-{variant}"
+    return VideoSet(tuple(records), names, source=f"{word} ({split})", flip_safe=False)
 
 
 def demo_folder(
@@ -132,7 +139,7 @@ def demo_folder(
     if variant not in VARIANTS:
         raise UsageError(f"the demo data has no variant {variant!r}; it has {', '.join(VARIANTS)}.")
     cache = Path(folder or cache_folder())
-    settings = SETTINGS if variant == "motion" else demo_sequences.SEQUENCES
+    settings = _settings(variant)
     top = Path(os.path.abspath(cache)) / "demo" / f"{variant}-v{settings.version}-seed{seed}"
     if _is_complete(top):
         return top
@@ -147,6 +154,12 @@ def demo_folder(
             "Set KVIDEO_CACHE to a folder with 20 MB of room."
         ) from error
     return top
+
+
+def _settings(variant: str) -> Settings:
+    if variant == "motion":
+        return SETTINGS
+    return demo_dots.DOTS if variant == "dots" else demo_sequences.SEQUENCES
 
 
 def _is_complete(top: Path) -> bool:
@@ -189,6 +202,8 @@ def _write(top: Path, variant: str, settings: Settings, seed: int) -> None:
     jobs: list[Job]
     if isinstance(settings, SequenceSettings):
         jobs = sequence_jobs(top, variant, settings, seed, _encode)
+    elif isinstance(settings, DotSettings):
+        jobs = dot_jobs(top, settings, seed, _encode)
     else:
         jobs = _motion_jobs(top, settings, seed)
     # Products of matrices this small are slower on several threads, much slower on a busy machine.

@@ -99,17 +99,9 @@ def write_segments(top: Path, results: list[Any]) -> None:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def sequence_records(top: Path, variant: str, split: str) -> tuple[list[VideoRecord], list[str]]:
-    """The records of one part of a variant, and its class names."""
-    records = []
-    if variant == "order":
-        names = sorted(ORDERS)
-        for label, name in enumerate(names):
-            for path in sorted((top / split / name).glob("*.mp4")):
-                group = f"{split}/{path.stem}"
-                records.append(VideoRecord(path=str(path), labels=(label,), group=group))
-        return records, names
-    names = sorted(DIRECTIONS)
+def frames_records(top: Path, split: str) -> list[VideoRecord]:
+    """The records of one part of the variant `frames`."""
+    records, names = [], sorted(DIRECTIONS)
     found: dict[str, list[Segment]] = {}
     with open(top / SEGMENTS, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -119,7 +111,7 @@ def sequence_records(top: Path, variant: str, split: str) -> tuple[list[VideoRec
     for place, segments in found.items():
         track = LabelTrack(tuple(segments))
         records.append(VideoRecord(str(top / place), track.labels, group=place, track=track))
-    return records, names
+    return records
 
 
 def _write_motions(

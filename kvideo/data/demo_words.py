@@ -12,7 +12,12 @@ from kvideo.data.records import VideoSet
 from kvideo.errors import DataError, UsageError
 from kvideo.text import enumerate_words
 
-DEMOS = {"demo": "motion", "demo-frames": "frames", "demo-order": "order"}  # word → variant
+DEMOS = {
+    "demo": "motion",
+    "demo-frames": "frames",
+    "demo-order": "order",
+    "demo-dots": "dots",
+}  # word → variant
 PARTS = ("train", "val")
 
 
@@ -44,7 +49,7 @@ def read_demo(
 
 
 def demo_words() -> str:
-    """`"demo", "demo-frames" or "demo-order"`, for messages."""
+    """`"demo", "demo-frames", "demo-order" or "demo-dots"`, for messages."""
     return enumerate_words([f'"{word}"' for word in DEMOS]).replace(" and ", " or ")
 
 

@@ -34,8 +34,8 @@ class Experiment:
     """All that a training run is made of.
 
     Args:
-        data: a folder of class folders, an annotation file, or `"demo"`, `"demo-frames"` or
-            `"demo-order"`.
+        data: a folder of class folders, an annotation file, or `"demo"`, `"demo-frames"`,
+            `"demo-order"` or `"demo-dots"`.
         model: a registered model's name; None takes the model of the file `weights`.
         out: the run's folder; None makes `runs/DATA-MODEL`, with a number if that exists.
         val: validation data, in any form that `data` may have.
