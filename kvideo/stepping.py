@@ -130,9 +130,10 @@ class SteppedModel:
         return values[id(self.model.outputs[0])], new
 
     def part(self, clips: Any, first: Any, count: int) -> Any:
-        """(B, count, H, W, C): the frames of clips from `first` on; of known length in a graph."""
+        """(B, count, …): the frames of clips (B, T, …) from `first` on; the length is known."""
         sizes = [tf.shape(clips)[0], count, *clips.shape[2:]]
-        shown = tf.slice(clips, [0, first, 0, 0, 0], sizes)  # XLA wants to know the size
+        begin = [0, first, *[0] * (len(clips.shape) - 2)]
+        shown = tf.slice(clips, begin, sizes)  # XLA wants to know the size
         shown.set_shape([clips.shape[0], count, *clips.shape[2:]])
         return shown
 

@@ -115,7 +115,7 @@ def test_a_grid_lays_the_means_of_cells_side_by_side():
         for j, column in enumerate(columns):
             expected = maps[:, :, row, column].mean(axis=(2, 3))
             np.testing.assert_allclose(found[:, :, i, j], expected, atol=1e-6)
-    with pytest.raises(UsageError, match="grid of 7 cells"):
+    with pytest.raises(UsageError, match="grid must be at most 5"):
         SpatialPooling(7)(maps)
 
 
