@@ -12,7 +12,14 @@ from layer_checks import run_layer_check
 
 from kvideo.analysis import layer_macs
 from kvideo.errors import UsageError
-from kvideo.layers import ConvGRU2D, ConvGRU2DCell, ConvRNN, ConvRNN2D, ConvRNN2DCell
+from kvideo.layers import (
+    ConvGRU2D,
+    ConvGRU2DCell,
+    ConvRNN,
+    ConvRNN2D,
+    ConvRNN2DCell,
+    ConvRNNCell,
+)
 
 SHAPE = (2, 4, 5, 6, 3)  # (B, T, H, W, C)
 LAYERS = [ConvRNN2D, ConvGRU2D]
@@ -322,6 +329,14 @@ def test_states_that_do_not_fit(rng):
             layer(clips, initial_state=wrong)
     with pytest.raises(UsageError, match="has 1 state, not 2"):
         layer(clips, initial_state=[state, state])
+
+
+def test_a_cell_says_what_a_step_does():
+    class Idle(ConvRNNCell):
+        gates = 1
+
+    with pytest.raises(TypeError, match="abstract.*step"):
+        Idle(4, 3)
 
 
 def test_clips_of_unknown_length(rng):

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from kvideo.cli.options import json_option, print_json
+from kvideo.cli.options import json_option, print_json, root_option
 
 
 @click.command()
 @click.argument("data")
-@click.option("--root", metavar="DIR", help="Folder that a list's paths are relative to.")
+@root_option
 @click.option(
     "-o",
     "--quarantine",

@@ -12,6 +12,7 @@ from kvideo.cli.options import (
     json_option,
     precision_option,
     print_json,
+    root_option,
     views_options,
     workers_option,
 )
@@ -21,7 +22,7 @@ from kvideo.cli.options import (
 @click.argument("model")
 @click.argument("data")
 @views_options
-@click.option("--root", metavar="DIR", help="Folder that a list's paths are relative to.")
+@root_option
 @click.option("--split", help="Which part of DATA.  [default: its test or validation part]")
 @click.option("--quarantine", metavar="FILE", help="Leave out what `kvideo check` found bad.")
 @click.option(

@@ -12,6 +12,7 @@ from kvideo.cli.options import (
     json_option,
     precision_option,
     print_json,
+    root_option,
     views_options,
     workers_option,
 )
@@ -34,7 +35,7 @@ _MOST_NAMED = 10
     help="Of a map: the mean over its places, or the whole map.",
 )
 @views_options
-@click.option("--root", metavar="DIR", help="Folder that a list's paths are relative to.")
+@root_option
 @click.option("--split", default="all", show_default=True, help="Which part of DATA.")
 @click.option("--quarantine", metavar="FILE", help="Leave out what `kvideo check` found bad.")
 @click.option(

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from kvideo.cli.options import KEY_VALUE, SIZE, json_option, print_json
+from kvideo.cli.options import KEY_VALUE, SIZE, json_option, print_json, root_option
 
 
 @click.command()
@@ -22,7 +22,7 @@ from kvideo.cli.options import KEY_VALUE, SIZE, json_option, print_json
     metavar="SHARE",
     help="Share of DATA to validate on, if it has no part for that.  [default: 0.2]",
 )
-@click.option("--root", metavar="DIR", help="Folder that a list's paths are relative to.")
+@root_option
 @click.option("--split", help="Which part of DATA to train on.")
 @click.option("--frames", "num_frames", type=int, help="Frames in a clip.")
 @click.option("--frame-rate", type=float, help="Frames per second of the clip.")

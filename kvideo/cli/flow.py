@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kvideo.cli.options import json_option, print_json
+from kvideo.cli.options import json_option, print_json, root_option
 
 if TYPE_CHECKING:
     from kvideo.data.flow_cache import CachedVideo, FlowCache
@@ -17,7 +17,7 @@ _MOST_NAMED = 10
 
 @click.command()
 @click.argument("data")
-@click.option("--root", metavar="DIR", help="Folder that a list's paths are relative to.")
+@root_option
 @click.option(
     "-o",
     "--out",

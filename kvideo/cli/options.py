@@ -12,6 +12,10 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document on standard output, nothing else."
 )
 
+root_option = click.option(
+    "--root", metavar="DIR", help="Folder that a list's paths are relative to."
+)
+
 precision_option = click.option(
     "--precision",
     default="float32",

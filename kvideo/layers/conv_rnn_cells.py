@@ -7,6 +7,7 @@ step (`step`). Called by itself, as `keras.layers.RNN` calls cells, a cell does 
 
 from __future__ import annotations
 
+import abc
 import numbers
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from kvideo.errors import UsageError, check_choice
 Sizes = int | Sequence[int]
 
 
-class ConvRNNCell(keras.Layer):
+class ConvRNNCell(keras.Layer, abc.ABC):
     """Base of the cells; a subclass says how many gates there are and what a step does.
 
     Args:
@@ -198,6 +199,7 @@ class ConvRNNCell(keras.Layer):
         """What `step` needs of the weights, cut into its parts once for all steps."""
         return (ops.convert_to_tensor(self.recurrent_kernel),)
 
+    @abc.abstractmethod
     def step(
         self, projected: Any, states: list[Any], weights: tuple[Any, ...], mask: Any = None
     ) -> tuple[Any, list[Any]]:
@@ -212,7 +214,6 @@ class ConvRNNCell(keras.Layer):
         Returns:
             (B, H', W', filters), and the new states.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say what a step does.")
 
     def call(self, inputs: Any, states: Any, training: bool = False) -> tuple[Any, list[Any]]:
         """One step with its input as it is; dropout drops anew in each call."""
