@@ -246,3 +246,49 @@ def test_a_stream_that_comes_back_and_ends(model: Path, video: Path) -> None:
     assert "reconnects 1" in err and "connected anew" in err
     moments = [line["time"] for line in outputs(out)]
     assert moments == sorted(moments) and 50 < len(moments) <= 60
+
+
+SERVE = """
+import sys, time
+import av
+source = av.open(sys.argv[1])
+sink = av.open(sys.argv[2], "w", format="mpegts")  # waits for a client
+picture = source.streams.video[0]
+stream = sink.add_stream_from_template(picture)
+begun = time.monotonic()
+for packet in source.demux(picture):
+    if packet.dts is not None:
+        time.sleep(max(0.0, float(packet.dts * packet.time_base) - time.monotonic() + begun))
+        packet.stream = stream
+        sink.mux(packet)
+sink.close()
+"""
+
+
+def serve_file(path: Path, port: int) -> subprocess.Popen:
+    """A process in which FFmpeg serves a file at the speed of its clock, once."""
+    url = f"tcp://127.0.0.1:{port}?listen=1"
+    return subprocess.Popen([sys.executable, "-c", SERVE, str(path), url])
+
+
+@pytest.mark.slow
+def test_ffmpeg_serves_a_real_video_stops_and_comes_back(model: Path, shared: Path) -> None:
+    video, port = shared / "data/clips/mmaction2/demo.mp4", free_port()
+    server = serve_file(video, port)
+    address = f"tcp://127.0.0.1:{port}"
+    client = start(model, "--stream", address, "--reconnect", 50, "--timeout", 60)
+    try:
+        lines = [client.stdout.readline() for _ in range(15)]
+        server.kill()
+        server.wait()
+        server = serve_file(video, port)
+        lines += [client.stdout.readline() for _ in range(90)]  # one file has 100 at most
+        client.send_signal(signal.SIGINT)
+        _, err = client.communicate(timeout=60)
+    finally:
+        for process in (server, client):
+            process.kill()
+            process.wait()
+    assert client.returncode == 0 and "connected anew" in err, err
+    moments = [json.loads(line)["time"] for line in lines]
+    assert moments == sorted(moments)
