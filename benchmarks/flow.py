@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from kvideo.data.decode import open_video
-from kvideo.data.flow_cache import FlowCache, FlowSettings
-from kvideo.flow import FlowEstimator, end_point_error
+from kvideo.data.flow_cache import FlowCache
+from kvideo.flow import FlowEstimator, FlowSettings, end_point_error
 
 
 def main() -> None:

@@ -404,6 +404,6 @@ def _views(recommended: Views, num_clips: int | None, num_crops: int | None) -> 
 
 
 def _workers() -> int:
-    from kvideo.data.loading import default_workers
+    from kvideo.data.threads import default_workers
 
     return default_workers()

@@ -8,12 +8,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kvideo.errors import UsageError, check_choice
+from kvideo.flow_settings import FlowSettings
 
-MODALITIES = {"rgb": 3, "flow": 2}  # name to channels
+MODALITIES = {"rgb": 3, "flow": 2, "rgb+flow": 5}  # name to channels
 FRAMINGS = ("crop", "letterbox", "stretch")
 DEFAULT_FRAME_RATE = 8.0
 
@@ -27,13 +28,15 @@ class ClipSpec:
         frame_rate: frames per second *of the clip* (not of the file). Frames are chosen by their
             presentation time, so files of any and of mixed frame rates give the same clip.
         size: (height, width) in pixels.
-        modality: `"rgb"`, or `"flow"`: optical flow, (x, y) in pixels per frame, which models can
-            take but readers of video files do not give.
+        modality: `"rgb"`; `"flow"`: optical flow, (dx, dy) in pixels per frame *of the clip*, each
+            frame's to the next, so that T flows lie between T + 1 frames; or `"rgb+flow"`: both,
+            as five channels.
         framing: how a picture of another shape comes to `size`. `"crop"`: the short side is
             resized to `short_side`, then a part is cut out. `"letterbox"`: the whole picture is
             shrunk to fit and the rest is grey. `"stretch"`: the whole picture, distorted.
         short_side: for `"crop"`: the short side after resizing, at test time. By default 8/7 of
             the clip's short side (256 for 224, 128 for 112), as is usual.
+        flow: for clips of flow: how it is computed. Its `frame_rate` is the clip's.
 
     Raises:
         UsageError: a value is out of its range; the message names it.
@@ -45,6 +48,7 @@ class ClipSpec:
     modality: str = "rgb"
     framing: str = "crop"
     short_side: int | None = None
+    flow: FlowSettings | None = None
 
     def __post_init__(self) -> None:
         size = tuple(int(side) for side in self.size)
@@ -62,16 +66,30 @@ class ClipSpec:
                 f"short_side ({self.short_side}) must not be smaller than the clip's short side "
                 f"({min(size)})."
             )
+        flow = None
+        if self.has_flow:
+            flow = dataclasses.replace(self.flow or FlowSettings(), frame_rate=self.frame_rate)
+        object.__setattr__(self, "flow", flow)
+
+    @property
+    def has_flow(self) -> bool:
+        """Whether optical flow is in the clip."""
+        return "flow" in self.modality
 
     @property
     def span(self) -> float:
-        """Seconds from the first frame's start to the last frame's end."""
-        return self.num_frames / self.frame_rate
+        """Seconds from the first frame's start to the end of the last one that is looked at."""
+        return (self.num_frames + self.has_flow) / self.frame_rate
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(T, H, W, C) of one clip."""
         return (self.num_frames, *self.size, MODALITIES[self.modality])
+
+    @property
+    def dtype(self) -> str:
+        """Of a clip: `"uint8"` for pictures alone, `"float32"` where there is flow."""
+        return clip_dtype(self.shape)
 
     @property
     def test_short_side(self) -> int:
@@ -84,7 +102,8 @@ class ClipSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {**dataclasses.asdict(self), "size": list(self.size)}
+        values = {**dataclasses.asdict(self), "size": list(self.size)}
+        return values if self.has_flow else {k: v for k, v in values.items() if k != "flow"}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ClipSpec:
@@ -92,7 +111,17 @@ class ClipSpec:
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise UsageError(f"this version of kvideo knows no clip setting {unknown[0]!r}.")
-        return cls(**values)
+        flow = values.get("flow")
+        return cls(**{**values, "flow": flow and FlowSettings(**flow)})
+
+
+def clip_dtype(shape: Sequence[int | None]) -> str:
+    """The type of what a model with inputs of a shape takes.
+
+    Args:
+        shape: ends in (T, H, W, C) for clips, (T, C) for their features.
+    """
+    return "uint8" if len(shape) >= 4 and shape[-1] == MODALITIES["rgb"] else "float32"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kvideo.clip_spec import clip_dtype
 from kvideo.folding import can_fold, fold_batch_norm, inner_layers
 from kvideo.hardware import use_xla
 
@@ -47,7 +48,7 @@ class Predictor:
             self._until_settled = settle_after
 
     def __call__(self, clips: np.ndarray) -> np.ndarray:
-        """Probabilities (N, num_classes) float32 of clips (N, T, H, W, 3) uint8."""
+        """Probabilities (N, num_classes) float32 of clips (N, T, H, W, C)."""
         parts = [
             self._run_batch(clips[first : first + self.batch_size])
             for first in range(0, len(clips), self.batch_size)
@@ -63,14 +64,14 @@ class Predictor:
 
     def _compile(self, run: Callable[[Any], Any]) -> Callable[[Any], Any]:
         shape = (None, *self.model.input_shape[1:])
-        clips = tf.TensorSpec(shape, tf.uint8 if len(shape) == 5 else tf.float32)
+        clips = tf.TensorSpec(shape, clip_dtype(shape))
         return tf.function(run, input_signature=[clips], jit_compile=use_xla())
 
     def ragged(self, groups: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Probabilities of groups of clips, group by group; small groups share a batch.
 
         Args:
-            groups: arrays (K_i, T, H, W, 3) uint8, K_i at least 1.
+            groups: arrays (K_i, T, H, W, C), K_i at least 1.
 
         Yields:
             Arrays (K_i, num_classes), in order.

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kvideo.errors import KVideoError, UsageError
+from kvideo.noise import noise_clips
 
 if TYPE_CHECKING:
     import keras
@@ -180,11 +181,11 @@ def _model(request: Request) -> keras.Model:
 
 
 def _clips(model: keras.Model, batch_size: int) -> np.ndarray:
-    """Clips of noise (batch_size, T, H, W, 3) uint8."""
+    """(batch_size, T, H, W, C)."""
     shape = model.input_shape[1:]
     if None in shape:
         raise UsageError(f'the model "{model.name}" takes clips of any size: give an input shape.')
-    return np.random.default_rng(0).integers(0, 256, (batch_size, *shape), np.uint8)
+    return noise_clips(shape, batch_size)
 
 
 def _inference(model: keras.Model, request: Request) -> Callable[[], Any]:

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 LARGE = 2 * 2**30
+
+
+@pytest.fixture(autouse=True)
+def same_weights_every_time():
+    """Models begin with random weights; a test must not depend on luck."""
+    if keras := sys.modules.get("keras"):
+        keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(autouse=True)

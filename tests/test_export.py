@@ -23,6 +23,7 @@ from kvideo.exporting import DYNAMIC, FORMATS
 from kvideo.exporting.graph import frozen_graph
 from kvideo.exporting.rewrites import LITERT, ONNX
 from kvideo.layers import PixelNormalization
+from kvideo.noise import noise_clips
 from kvideo.saving import ModelInfo, save_model
 
 pytest.importorskip("tf2onnx", reason="the extra `onnx` is not installed")
@@ -556,15 +557,18 @@ def test_views_and_several_labels_are_told(small, tmp_path):
 def test_a_fault_shows_where_one_class_has_all_of_the_probability(tmp_path, monkeypatch):
     """Probabilities of 1 and 0 are right to the last digit whatever the network does."""
     model = classifier(L.Conv3D(4, 3, name="conv"), L.GlobalAveragePooling3D())
+    clips = noise_clips(SHAPE, 1).astype("float32")
     head = model.get_layer("logits")
-    head.set_weights([weight * 3000 for weight in head.get_weights()])
+    logits = np.sort(np.asarray(keras.Model(model.input, head.output)(clips)), axis=1)
+    scale = 20 / (logits[:, -1] - logits[:, -2]).min()  # far from even, not yet 1 to the last digit
+    head.set_weights([weight * scale for weight in head.get_weights()])
     faulty = keras.models.clone_model(model)
     faulty.set_weights(model.get_weights())
     kernel = faulty.get_layer("conv").kernel
-    kernel.assign(kernel * 1.01)
-    clips = np.random.default_rng(0).integers(0, 256, (2, *SHAPE)).astype("float32")
+    kernel.assign(kernel * 1.1)
     right, wrong = (np.asarray(network(clips)) for network in (model, faulty))
     assert right.max(axis=1).min() > 0.999 and np.abs(right - wrong).max() < 1e-3
+    monkeypatch.setattr("kvideo.exporting.api._sample_clips", lambda spec, count: clips)
     assert kvideo.export(model, tmp_path / "right.onnx").max_difference < 1e-2
     monkeypatch.setattr("kvideo.exporting.api._folded", lambda network: faulty)
     with pytest.raises(KVideoError, match="differ from those of the Keras model"):

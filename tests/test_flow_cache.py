@@ -13,9 +13,10 @@ from conftest import write_video
 
 from kvideo.cli import cli
 from kvideo.data.decode import open_video
-from kvideo.data.flow_cache import FlowCache, FlowSettings, FlowTrack
+from kvideo.data.flow_cache import FlowCache, FlowTrack
 from kvideo.errors import DataError, DecodeError, UsageError
-from kvideo.flow import FlowEstimator, end_point_error
+from kvideo.flow import FlowEstimator, FlowSettings, end_point_error
+from kvideo.flow.coding import FlowCoder
 
 STEP = 2.0  # pixels per frame
 
@@ -69,11 +70,11 @@ def test_eight_bits_lose_little(moving: Path, tmp_path: Path, quality: int) -> N
 
 def test_eight_bits_by_hand() -> None:
     """No motion stays exactly none; what is beyond the limit is the limit."""
-    settings = FlowSettings(quality=100, limit=10.0)
+    coder = FlowCoder(FlowSettings(quality=100, limit=10.0))
     flow = np.zeros((16, 16, 2), np.float32)
-    np.testing.assert_array_equal(settings.decode(settings.encode(flow), (16, 16)), flow)
+    np.testing.assert_array_equal(coder.decode(coder.encode(flow), (16, 16)), flow)
     flow[..., 0], flow[..., 1] = 50, -3
-    found = settings.decode(settings.encode(flow), (16, 16))
+    found = coder.decode(coder.encode(flow), (16, 16))
     np.testing.assert_allclose(found[..., 0], 10, atol=1e-5)
     np.testing.assert_allclose(found[..., 1], -3, atol=10 / 127)
 

@@ -21,10 +21,10 @@ from kvideo.data.loading import (
     TrainingClips,
     epoch_order,
     iterate_views,
-    ordered_map,
 )
 from kvideo.data.pipeline import batches, class_counts, clip_dataset, clip_reader
 from kvideo.data.sampling import Augmentation, view_windows
+from kvideo.data.threads import ordered_map
 from kvideo.errors import DataError, DecodeError, UnknownNameError
 
 SPEC = ClipSpec(4, 10.0, (16, 16))

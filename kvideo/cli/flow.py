@@ -78,10 +78,11 @@ def flow(
     interrupted goes on with the video it was at. Exit status: 1 if a video could not be used.
     """
     from kvideo.data.check import videos_to_check
-    from kvideo.data.flow_cache import FlowCache, FlowSettings, cache_flow
-    from kvideo.data.loading import default_workers
+    from kvideo.data.flow_cache import FlowCache, cache_flow
+    from kvideo.data.threads import default_workers
     from kvideo.errors import UsageError
     from kvideo.files import check_target
+    from kvideo.flow import FlowSettings
     from kvideo.flow.movies import check_ending
     from kvideo.progress import Progress
 
@@ -145,6 +146,8 @@ def _summary(videos: list[CachedVideo], cache: FlowCache, seconds: float) -> str
     if flows:
         line += f" ({_bytes(size / flows)} each)"
     lines = [f"{line}, in {cache.folder}"]
+    if cuts := sum(video.num_cuts for video in found):
+        lines.append(f"{plural(cuts, 'cut')}, where the flow is zero.")
     if len(new) < len(found):
         lines.append(f"{len(found) - len(new):,} of them were there already.")
     if computed := sum(video.num_flows for video in new):

@@ -69,6 +69,21 @@ class VideoInfo:
     cut_off: str = ""
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """What is wanted of a video, see `VideoReader.read`.
+
+    Attributes:
+        times: seconds.
+        size: (height, width) of the whole picture.
+        crop: (top, left, height, width) of the part that is taken.
+    """
+
+    times: Sequence[float] | np.ndarray
+    size: tuple[int, int] | None = None
+    crop: tuple[int, int, int, int] | None = None
+
+
 def open_video(
     path: str | os.PathLike[str],
     *,
@@ -160,27 +175,36 @@ class VideoReader:
             DecodeError: the file cannot be read any more, or has an unknown pixel format.
             UsageError: a time is not a number, or `size` or `crop` is impossible.
         """
+        return self.read_all([Pictures(times, size, crop)])[0]
+
+    def read_all(self, requests: Sequence[Pictures]) -> list[np.ndarray]:
+        """What `read` gives for each of several requests, in one pass over the file.
+
+        Raises:
+            DecodeError: the file cannot be read any more, or has an unknown pixel format.
+            UsageError: a time is not a number, or a size or crop is impossible.
+        """
         source = self._open_source()
-        top, left, height, width = self._window(size, crop)
-        seconds = np.asarray(times, np.float64).reshape(-1)
+        makers = [self._maker, *(self._maker.another() for _ in requests[1:])]
+        tasks = [
+            _Task(request, self._window(request.size, request.crop), maker)
+            for request, maker in zip(requests, makers, strict=True)
+        ]
+        tolerance = min(_TOLERANCE_SECONDS, 0.25 / self.info.frame_rate)
+        seconds = np.concatenate([task.seconds for task in tasks])
         if np.isnan(seconds).any():
             raise UsageError("times must be numbers of seconds; got NaN")
-        tolerance = min(_TOLERANCE_SECONDS, 0.25 / self.info.frame_rate)
         stamps = source.origin + np.maximum(seconds + tolerance, 0.0) / source.tick
         limits, places = np.unique(stamps, return_inverse=True)
-        clip = np.empty((len(seconds), height, width, 3), np.uint8)
+        owners = np.repeat(np.arange(len(tasks)), [len(task.seconds) for task in tasks])
+        rows = np.concatenate([np.arange(len(task.seconds)) for task in tasks])
         order = np.argsort(places, kind="stable")
         ends = np.cumsum(np.bincount(places, minlength=len(limits)))
-        previous, last = None, None
         with self._as_decode_errors():
             for index, frame in enumerate(source.at(limits.tolist())):
-                for place in order[ends[index - 1] if index else 0 : ends[index]].tolist():
-                    if frame is previous and last is not None:
-                        clip[place] = clip[last]
-                    else:
-                        self._maker.make(frame, clip[place], size, (top, left, height, width))
-                    previous, last = frame, place
-        return clip
+                for place in order[ends[index - 1] if index else 0 : ends[index]]:
+                    tasks[owners[place]].take(frame, int(rows[place]))
+        return [task.clip for task in tasks]
 
     def frame_times(self) -> np.ndarray:
         """Presentation times of all frames, in seconds from the first; decodes the file."""
@@ -340,6 +364,26 @@ class VideoReader:
             cut_off=self._cut_off,
         )
         return info, PictureMaker(orientation, (height, width))
+
+
+class _Task:
+    """A request that is being fulfilled."""
+
+    def __init__(
+        self, request: Pictures, window: tuple[int, int, int, int], maker: PictureMaker
+    ) -> None:
+        self.seconds = np.asarray(request.times, np.float64).reshape(-1)
+        self.clip = np.empty((len(self.seconds), *window[2:], 3), np.uint8)
+        self._size, self._window, self._maker = request.size, window, maker
+        self._frame, self._row = None, 0
+
+    def take(self, frame: Any, row: int) -> None:
+        """Puts a frame, or the copy of one that was just made, into a row of the clip."""
+        if frame is self._frame:
+            self.clip[row] = self.clip[self._row]
+        else:
+            self._maker.make(frame, self.clip[row], self._size, self._window)
+        self._frame, self._row = frame, row
 
 
 class _NamelessFile:

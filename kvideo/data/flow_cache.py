@@ -22,86 +22,16 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from kvideo.data.decode import VideoReader, open_video
-from kvideo.data.loading import ordered_map
-from kvideo.errors import DataError, DecodeError, UsageError, check_choice
+from kvideo.data.threads import ordered_map
+from kvideo.errors import DataError, DecodeError
 from kvideo.files import atomic_path, cache_folder, make_folder
-from kvideo.flow import ESTIMATORS, FlowEstimator
-from kvideo.flow.estimation import PRESETS
+from kvideo.flow.coding import FlowCoder
+from kvideo.flow_settings import FlowSettings
 
-STORES = ("jpeg", "float16")
-_VERSION = 1
+_VERSION = 2
 _INDEX = "flow.json"
-_ZERO, _LEVELS = 128, 127  # of 8 bits: no motion has a level of its own
 _BLOCK = 32  # frames decoded at once
 _HASHED = 2**22
-
-
-@dataclasses.dataclass(frozen=True)
-class FlowSettings:
-    """How flow is computed and kept.
-
-    Args:
-        method: see `kvideo.flow.FlowEstimator`.
-        preset: of `"dis"`.
-        compensate: whether the mean displacement of each frame is subtracted.
-        frame_rate: the flow is that between the frames on display 1 / `frame_rate` seconds apart;
-            None: between all neighbouring frames of the video.
-        short_side: pixels to which the short side of larger pictures is shrunk first.
-        store: `"jpeg"`: cut off at `limit`, in 255 steps, as JPEG, which is how the two-stream
-            paper does it. `"float16"`: nothing lost but digits; some thirty times larger.
-        limit: pixels per frame.
-        quality: of the JPEGs, 1 to 100.
-
-    Raises:
-        UsageError: a value is out of its range; the message names it.
-    """
-
-    method: str = "dis"
-    preset: str = "medium"
-    compensate: bool = False
-    frame_rate: float | None = None
-    short_side: int = 256
-    store: str = "jpeg"
-    limit: float = 20.0
-    quality: int = 95
-
-    def __post_init__(self) -> None:
-        check_choice("method", self.method, ESTIMATORS)
-        check_choice("preset", self.preset, PRESETS)
-        check_choice("store", self.store, STORES)
-        if self.frame_rate is not None and not 0 < self.frame_rate < float("inf"):
-            raise UsageError(f"frame_rate must be a positive number, not {self.frame_rate}.")
-        if self.short_side < 1:
-            raise UsageError(f"short_side must be at least 1 pixel, not {self.short_side}.")
-        if not 0 < self.limit < float("inf"):
-            raise UsageError(f"limit must be a positive number of pixels, not {self.limit}.")
-        if not 1 <= self.quality <= 100:
-            raise UsageError(f"quality must be 1 to 100, not {self.quality}.")
-
-    def size(self, picture: tuple[int, int]) -> tuple[int, int]:
-        """(H, W) of the flow of pictures of a size."""
-        scale = min(1.0, self.short_side / min(picture))
-        return max(1, round(picture[0] * scale)), max(1, round(picture[1] * scale))
-
-    def encode(self, flow: np.ndarray) -> bytes:
-        """(H, W, 2) as bytes."""
-        if self.store == "float16":
-            return flow.astype("<f2").tobytes()
-        import cv2
-
-        levels = np.rint(flow * (_LEVELS / self.limit)).clip(-_LEVELS, _LEVELS) + _ZERO
-        picture = np.concatenate([levels[..., 0], levels[..., 1]]).astype(np.uint8)  # x above y
-        return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, self.quality])[1].tobytes()
-
-    def decode(self, content: bytes, size: Sequence[int]) -> np.ndarray:
-        """The inverse of `encode`: (H, W, 2) float32."""
-        if self.store == "float16":
-            return np.frombuffer(content, "<f2").reshape(*size, 2).astype(np.float32)
-        import cv2
-
-        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
-        levels = picture.reshape(2, *size).astype(np.float32) - _ZERO
-        return np.moveaxis(levels, 0, -1) * np.float32(self.limit / _LEVELS)
 
 
 class FlowTrack:
@@ -111,6 +41,7 @@ class FlowTrack:
         path: the file.
         settings: how it was made.
         times: (N,) seconds of the first frame of each pair.
+        cuts: the numbers of the pairs between which there is a cut, and therefore no flow.
         size: (H, W).
         computed: whether it was made just now, rather than found.
     """
@@ -121,7 +52,9 @@ class FlowTrack:
         try:
             about = json.loads(self._archive.read(_INDEX))
             self.settings = FlowSettings(**about["settings"])
+            self._coder = FlowCoder(self.settings)
             self.times = np.array(about["times"])
+            self.cuts: list[int] = about["cuts"]
             self.size = (int(about["size"][0]), int(about["size"][1]))
         except BaseException:
             self._archive.close()
@@ -141,7 +74,7 @@ class FlowTrack:
             raise IndexError(f"{self.path} has {len(self)} flows.")
         try:
             content = self._archive.read(_name(index % len(self)))
-            return self.settings.decode(content, self.size)
+            return self._coder.decode(content, self.size)
         except (zipfile.BadZipFile, KeyError, ValueError, AttributeError) as cause:
             raise DataError(f"{self.path} is damaged; remove it, and it is made anew.") from cause
 
@@ -164,6 +97,9 @@ class FlowTrack:
 class FlowCache:
     """Computes the flow of videos, or finds it. Many threads may use it.
 
+    Attributes:
+        coder: estimates single flows as they are kept.
+
     Args:
         settings: how.
         folder: of the files; by default `flow` in `$KVIDEO_CACHE` or `~/.cache/kvideo`.
@@ -179,10 +115,9 @@ class FlowCache:
         opener: Callable[[str], BinaryIO] | None = None,
     ) -> None:
         self.settings = settings or FlowSettings()
-        self.folder = make_folder(Path(folder) if folder else cache_folder() / "flow")
+        self.folder = Path(folder) if folder else cache_folder() / "flow"
         self._opener, self._workers = opener, workers
-        made = self.settings
-        self._estimator = FlowEstimator(made.method, preset=made.preset, compensate=made.compensate)
+        self.coder = FlowCoder(self.settings)
         self._digests: dict[tuple[str, int, int], str] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
@@ -201,15 +136,31 @@ class FlowCache:
             KVideoError: the disk is full, or the folder is not writable.
         """
         path = os.fspath(path)
-        target = self.folder / f"{self._key(path)}.zip"
+        target = self._target(path)
         with self._lock:
             lock = self._locks.setdefault(target.name, threading.Lock())
         with lock:  # nobody computes what another is computing
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-                return FlowTrack(target)
+            if (track := _open_track(target)) is not None:
+                return track
+            make_folder(self.folder)
             with atomic_path(target) as temporary:
                 self._compute(path, temporary, on_flow or (lambda seconds: None))
             return FlowTrack(target, computed=True)
+
+    def find(self, path: str | os.PathLike[str]) -> FlowTrack | None:
+        """The flow of a video if it is there.
+
+        Raises:
+            DecodeError: the video cannot be read.
+        """
+        return _open_track(self._target(os.fspath(path)))
+
+    def discard(self, path: str | os.PathLike[str]) -> None:
+        """Forgets the flow of a video, since its file is damaged."""
+        self._target(os.fspath(path)).unlink(missing_ok=True)
+
+    def _target(self, path: str) -> Path:
+        return self.folder / f"{self._key(path)}.zip"
 
     def _compute(self, path: str, target: Path, on_flow: Callable[[float], None]) -> None:
         with contextlib.ExitStack() as stack:
@@ -217,23 +168,25 @@ class FlowCache:
             size = self.settings.size((reader.info.height, reader.info.width))
             archive = stack.enter_context(zipfile.ZipFile(target, "w"))
             times: list[float] = []
+            cuts: list[int] = []
 
             def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
                 before = None
                 for seconds, picture in _frames(reader, size, self.settings.frame_rate):
                     times.append(round(seconds, 6))
-                    grey = self._estimator.prepare(picture)
+                    grey = self.coder.prepare(picture)
                     if before is not None:
                         yield before, grey
                     before = grey
 
-            def encoded(pair: tuple[np.ndarray, np.ndarray]) -> bytes:
-                return self.settings.encode(self._estimator.between(*pair))
-
-            contents = ordered_map(encoded, pairs(), self._workers, 4 * self._workers)
-            with contextlib.closing(contents):
-                for number, content in enumerate(contents):
-                    archive.writestr(_name(number), content)
+            estimates = ordered_map(
+                lambda pair: self.coder.estimate(*pair), pairs(), self._workers, 4 * self._workers
+            )
+            with contextlib.closing(estimates):
+                for number, estimate in enumerate(estimates):
+                    archive.writestr(_name(number), estimate.content)
+                    if estimate.cut:
+                        cuts.append(number)
                     on_flow(times[number])
             if len(times) < 2:
                 raise DecodeError(
@@ -243,6 +196,7 @@ class FlowCache:
                 "settings": dataclasses.asdict(self.settings),
                 "size": size,
                 "times": times[:-1],
+                "cuts": cuts,
                 "made": time.strftime("%Y-%m-%d"),
             }
             archive.writestr(_INDEX, json.dumps(about))
@@ -275,6 +229,12 @@ class FlowCache:
         return digest.hexdigest()
 
 
+def _open_track(path: Path) -> FlowTrack | None:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        return FlowTrack(path)
+    return None
+
+
 def _name(number: int) -> str:
     return f"{number:06d}"
 
@@ -299,6 +259,7 @@ class CachedVideo:
         path: of the video.
         file: with its flow; None if there is none.
         num_flows: in it.
+        num_cuts: how many of them are zero because there is a cut.
         num_bytes: of it.
         computed: whether it was made now, rather than found.
         error: why there is none.
@@ -307,6 +268,7 @@ class CachedVideo:
     path: str
     file: str | None = None
     num_flows: int = 0
+    num_cuts: int = 0
     num_bytes: int = 0
     computed: bool = False
     error: DecodeError | None = None
@@ -338,7 +300,13 @@ def cache_flow(
     for path in paths:
         try:
             with cache.of(path, on_flow) as track:
-                facts = str(track.path), len(track), track.num_bytes, track.computed
+                facts = (
+                    str(track.path),
+                    len(track),
+                    len(track.cuts),
+                    track.num_bytes,
+                    track.computed,
+                )
         except DecodeError as error:
             yield CachedVideo(path, error=error)
         else:

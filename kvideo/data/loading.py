@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import os
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
 
 from kvideo.clip_spec import ClipSpec, Views
 from kvideo.data.annotations import VideoRecord, VideoSet
+from kvideo.data.clip_flow import ClipFlow
 from kvideo.data.sampling import (
     Augmentation,
     Window,
@@ -25,10 +24,12 @@ from kvideo.data.sampling import (
     clip_times,
     even_clip_times,
     is_padding,
+    on_grid,
     random_clip_times,
     random_window,
     view_windows,
 )
+from kvideo.data.threads import ordered_map
 from kvideo.data.tracks import UNLABELLED, LabelTrack
 from kvideo.errors import DataError, DecodeError
 from kvideo.text import plural
@@ -39,34 +40,7 @@ _BLOCK = 16  # clips decoded at once for a timeline
 _COUNTING_SIZE = (16, 16)  # pixels, where frames are only counted
 _MAX_AHEAD_BYTES = 512 * 2**20
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def default_workers() -> int:
-    """Decoding threads: the processors that this process may use, at least two."""
-    return max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
-
-
-def ordered_map(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int
-) -> Generator[Result, None, None]:
-    """Results of `function` over `items`, in order, computed by a pool of threads.
-
-    At most `ahead` results wait at a time. An exception appears at its item's place. Closing the
-    iterator stops the pool.
-    """
-    waiting: collections.deque = collections.deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="kvideo-decode")
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 class Failures:
@@ -114,11 +88,13 @@ class ClipReader:
         spec: what a clip is.
         open_video: a decoder (see `kvideo.data.decode.open_video`).
         opener: makes a binary file object from a path, for paths that the system cannot open.
+        flow: for clips with flow.
     """
 
     spec: ClipSpec
     open_video: Callable[..., Any]
     opener: Callable[[str], Any] | None = None
+    flow: ClipFlow | None = None
     _frame_counts: dict[str, int] = dataclasses.field(
         default_factory=dict, compare=False, repr=False
     )
@@ -126,7 +102,7 @@ class ClipReader:
     def training_clip(
         self, record: VideoRecord, augmentation: Augmentation, rng: np.random.Generator
     ) -> np.ndarray:
-        """One random clip, (T, H, W, 3) uint8.
+        """One random clip, (T, H, W, C), of the type that `ClipSpec.dtype` says.
 
         Raises:
             DecodeError: the video gives no frames there.
@@ -139,7 +115,7 @@ class ClipReader:
         """What `training_clip` gives, and the classes of its frames where the record has a track.
 
         Returns:
-            (T, H, W, 3) uint8, and (T,) int32: the class at each of the clip's times, -1 where it
+            The clip, and (T,) int32: the class at each of the clip's times, -1 where it
             goes beyond the video's end or nothing is known; None without a track.
 
         Raises:
@@ -147,14 +123,14 @@ class ClipReader:
         """
         with self._open(record) as reader:
             span = self._span(record, reader.info.duration)
-            times = random_clip_times(span, self.spec, rng)
+            times = self._times(random_clip_times(span, self.spec, rng), span)
             labels = None
             if (track := self.track(record, reader)) is not None:
                 labels = track.at(times)
                 labels[is_padding(times[0], span[1], self.spec)] = UNLABELLED
             picture = reader.info.height, reader.info.width
             window = random_window(picture, self.spec, augmentation, rng)
-            frames = reader.read(times, size=window.size, crop=window.crop)
+            frames = self._read(reader, record, times, span[1], window.size, window.crop)
         return self._placed(frames, window), labels
 
     def track(self, record: VideoRecord, video: Any) -> LabelTrack | None:
@@ -179,7 +155,7 @@ class ClipReader:
             raise DecodeError(record.path, "labels", str(error)) from error
 
     def views(self, record: VideoRecord, views: Views) -> np.ndarray:
-        """All views of a video from one decode, (num_clips × crops, T, H, W, 3) uint8.
+        """All views of a video from one decode, (num_clips × crops, T, H, W, C).
 
         The crops of one clip are neighbours.
 
@@ -196,12 +172,11 @@ class ClipReader:
         """
         with self._open(record) as reader:
             span = self._span(record, reader.info.duration)
-            times = even_clip_times(span, self.spec, views.num_clips)
+            times = self._times(even_clip_times(span, self.spec, views.num_clips), span)
             picture = reader.info.height, reader.info.width
             windows = view_windows(picture, self.spec, views.num_crops)
             only = windows[0].crop if len(windows) == 1 else None
-            frames = reader.read(times.ravel(), size=windows[0].size, crop=only)
-        clips = frames.reshape(*times.shape, *frames.shape[1:])  # (clips, T, h, w, 3)
+            clips = self._read(reader, record, times, span[1], windows[0].size, only)
         ends = np.clip(times[:, 0] + self.spec.span, None, max(span[1], times[0, 0]))
         parts = np.stack([times[:, 0], ends], axis=1).repeat(len(windows), axis=0)
         if only is not None:
@@ -212,7 +187,7 @@ class ClipReader:
     def timeline(self, record: VideoRecord, step: float) -> tuple[np.ndarray, Iterator[np.ndarray]]:
         """Centre times (N,) in seconds of clips every `step` seconds, and the clips, in blocks.
 
-        Blocks (at most 16, T, H, W, 3), uint8, are decoded one after the other: memory does not
+        Blocks (at most 16, T, H, W, C) are decoded one after the other: memory does not
         grow with the video's length.
 
         Raises:
@@ -230,8 +205,10 @@ class ClipReader:
     ) -> Iterator[np.ndarray]:
         """Clips that begin at given seconds, in order, none of them going past `end`.
 
+        Flow is kept on the way, since neighbouring clips overlap.
+
         Yields:
-            (at most `block_size`, T, H, W, 3) uint8, centre crop.
+            (at most `block_size`, T, H, W, C), centre crop.
 
         Raises:
             DecodeError: the video gives no frames.
@@ -239,10 +216,13 @@ class ClipReader:
         with self._open(record) as reader:
             picture = reader.info.height, reader.info.width
             window = view_windows(picture, self.spec, 1)[0]
+            span = record.start or 0.0, end
             for block in np.array_split(starts, range(block_size, len(starts), block_size)):
-                times = clip_times(block, end, self.spec)
-                frames = reader.read(times.ravel(), size=window.size, crop=window.crop)
-                yield self._placed(frames.reshape(*times.shape, *frames.shape[1:]), window)
+                times = self._times(clip_times(block, end, self.spec), span)
+                frames = self._read(
+                    reader, record, times, end, window.size, window.crop, keep_flow=True
+                )
+                yield self._placed(frames, window)
 
     def span(self, record: VideoRecord) -> tuple[float, float, LabelTrack | None]:
         """Beginning and end of a record in seconds, and its labels over time.
@@ -269,6 +249,26 @@ class ClipReader:
             ]
             return reader.read(times, size=(size[0], size[1]))
 
+    def _times(self, times: np.ndarray, span: tuple[float, float]) -> np.ndarray:
+        return times if self.flow is None else on_grid(times, span, self.spec)
+
+    def _read(
+        self,
+        video: Any,
+        record: VideoRecord,
+        times: np.ndarray,
+        end: float,
+        size: tuple[int, int],
+        crop: tuple[int, int, int, int] | None,
+        keep_flow: bool = False,
+    ) -> np.ndarray:
+        """The clips (..., h, w, C) at times (...) of an open video."""
+        if self.flow is None:
+            frames = video.read(times.ravel(), size=size, crop=crop)
+            return frames.reshape(*times.shape, *frames.shape[1:])
+        flow = dataclasses.replace(self.flow, fill=True) if keep_flow else self.flow
+        return flow.read(video, record.path, times, end, size, crop or (0, 0, *size))
+
     def _open(self, record: VideoRecord) -> Any:
         opener = self.opener if "://" in record.path else None
         return self.open_video(record.path, opener=opener)
@@ -280,11 +280,14 @@ class ClipReader:
             raise DecodeError(record.path, "too_short", str(error)) from error
 
     def _placed(self, frames: np.ndarray, window: Window) -> np.ndarray:
-        """(..., h, w, 3) frames in the clip's (..., H, W, 3); what is left free is grey."""
+        """(..., h, w, C) in the clip's (..., H, W, C); what is left free is grey, without flow."""
         height, width = self.spec.size
         if frames.shape[-3:-1] == (height, width):
             return frames
-        canvas = np.full((*frames.shape[:-3], height, width, 3), GREY, np.uint8)
+        blank = np.full(frames.shape[-1], GREY, frames.dtype)
+        if self.spec.has_flow:
+            blank[-2:] = 0
+        canvas = np.broadcast_to(blank, (*frames.shape[:-3], height, width, len(blank))).copy()
         top, left = window.place
         canvas[..., top : top + frames.shape[-3], left : left + frames.shape[-2], :] = frames
         return canvas
@@ -320,7 +323,12 @@ class TrainingClips:
     @property
     def element(self) -> tuple[tuple[int, ...], str]:
         """Shape and type of a clip."""
-        return self.reader.spec.shape, "uint8"
+        return self.reader.spec.shape, self.reader.spec.dtype
+
+    @property
+    def modality(self) -> str | None:
+        """What the elements show, so that they can be augmented; None: they are no pictures."""
+        return self.reader.spec.modality
 
     def read(
         self, record: VideoRecord, rng: np.random.Generator
@@ -412,6 +420,7 @@ def _each_video(
         except DecodeError as error:
             return error
 
-    video_bytes = int(np.prod(reader.spec.shape)) * len(views)
+    spec = reader.spec
+    video_bytes = int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize * len(views)
     ahead = max(1, min(2 * workers, _MAX_AHEAD_BYTES // video_bytes))
     return ordered_map(load, records, min(workers, ahead), ahead)

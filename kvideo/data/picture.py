@@ -79,6 +79,10 @@ class PictureMaker:
         self._filter = Interpolation.BILINEAR
         self._reformatter = VideoReformatter()  # keeps its tables as long as the sizes stay
 
+    def another(self) -> PictureMaker:
+        """A like one, for pictures of another size in turn with these."""
+        return PictureMaker(self._orientation, self._size)
+
     def make(
         self,
         frame: Any,

@@ -1,4 +1,4 @@
-"""`tf.data` pipelines over videos: batches of uint8 clips and labels."""
+"""`tf.data` pipelines over videos: batches of clips and labels."""
 
 from __future__ import annotations
 
@@ -12,27 +12,34 @@ import tensorflow as tf
 
 from kvideo.clip_spec import ClipSpec
 from kvideo.data.annotations import VideoRecord, VideoSet, read_data
-from kvideo.data.loading import ClipReader, TrainingClips, default_workers, ordered_map
+from kvideo.data.clip_flow import ClipFlow
+from kvideo.data.flow_cache import FlowCache
+from kvideo.data.loading import ClipReader, TrainingClips
 from kvideo.data.remote import list_remote, open_remote
 from kvideo.data.sampling import Augmentation
+from kvideo.data.threads import default_workers, ordered_map
 from kvideo.data.transforms import augment_clip
-from kvideo.errors import DataError, DecodeError, UsageError
+from kvideo.errors import DataError, DecodeError
 from kvideo.registry import get_decoder
 
 
-def clip_reader(spec: ClipSpec, decoder: str = "pyav") -> ClipReader:
+def clip_reader(spec: ClipSpec, decoder: str = "pyav", *, keep_flow: bool = False) -> ClipReader:
     """A reader of clips as `spec` says, with the decoder of that name.
+
+    Args:
+        spec: what a clip is.
+        decoder: the name of a `kvideo.decoders` entry point.
+        keep_flow: whether the optical flow of whole videos is computed and kept, for videos that
+            are read again and again; see `ClipFlow`.
 
     Raises:
         UnknownNameError: there is no such decoder.
         PluginLoadError: it cannot be imported.
-        UsageError: the clips are not of pictures.
     """
-    if spec.modality != "rgb":
-        raise UsageError(
-            f"the model takes clips of {spec.modality}, which video files do not hold."
-        )
-    return ClipReader(spec, get_decoder(decoder), open_remote)
+    flow = None
+    if spec.has_flow:
+        flow = ClipFlow(spec, FlowCache(spec.flow, opener=open_remote), keep_flow)
+    return ClipReader(spec, get_decoder(decoder), open_remote, flow)
 
 
 def batches(
@@ -43,7 +50,7 @@ def batches(
     first_batch: int = 0,
     drop_remainder: bool = True,
 ) -> tf.data.Dataset:
-    """One epoch of `clips` as a dataset of (clips, labels): mostly (B, T, H, W, 3) uint8.
+    """One epoch of `clips` as a dataset of (clips, labels): mostly (B, T, H, W, C).
 
     Labels are (B,) int32; (B, num_classes) float32 for multi-label sets; (B, T) int32, -1 where
     nothing is known, for sets with labels over time.
@@ -73,10 +80,11 @@ def batches(
             tf.TensorSpec((2,), tf.int32),
         ),
     )
-    pictures = dtype == "uint8"  # else features, which have no brightness
 
     def prepare(clip, label, seed):
-        return augment_clip(clip, seed, clips.augmentation) if pictures else clip, label
+        if clips.modality is not None:
+            clip = augment_clip(clip, seed, clips.augmentation, clips.modality)
+        return clip, label
 
     dataset = dataset.map(
         prepare,
@@ -131,7 +139,8 @@ def clip_dataset(
 
     Returns:
         Dataset of ((B, T, H, W, 3) uint8 in 0..255, labels (B,) int32 or (B, C) float32 or, with
-        labels over time, (B, T) int32, -1 where nothing is known).
+        labels over time, (B, T) int32, -1 where nothing is known). Clips with flow (see
+        `ClipSpec.modality`) are float32; that of each video is computed once, and kept.
 
     Raises:
         DataError: no labelled videos.
@@ -149,7 +158,7 @@ def clip_dataset(
         augmentation = Augmentation(flip=videos.flip_safe)
     clips = TrainingClips(
         videos,
-        clip_reader(spec, decoder),
+        clip_reader(spec, decoder, keep_flow=True),
         augmentation,
         seed=seed,
         workers=workers or default_workers(),

@@ -122,6 +122,39 @@ def clip_times(starts: np.ndarray, end: float, spec: ClipSpec) -> np.ndarray:
     return np.minimum(times, np.maximum(starts, end - _BEFORE_END)[..., None])
 
 
+def on_grid(times: np.ndarray, span: tuple[float, float], spec: ClipSpec) -> np.ndarray:
+    """Clips moved to the nearest multiples of 1 / `frame_rate` that lie in the span.
+
+    The flow of a video is computed at these times, so that all clips share it.
+
+    Args:
+        times: (..., T) seconds, as `clip_times` gives them.
+        span: of the record.
+        spec: what a clip is.
+    """
+    rate = spec.frame_rate
+    lowest = math.ceil(span[0] * rate - 1e-6)
+    highest = math.floor((span[1] - _BEFORE_END) * rate + 1e-6) - spec.num_frames
+    first = np.clip(np.rint(times[..., 0] * rate), lowest, max(lowest, highest))
+    steps = first[..., None] + np.arange(spec.num_frames)
+    return np.minimum(steps / rate, np.maximum(times[..., :1], span[1] - _BEFORE_END))
+
+
+def flow_steps(times: np.ndarray, end: float, rate: float) -> tuple[np.ndarray, np.ndarray]:
+    """Which flows of a video the times of clips mean, and which of them there are.
+
+    Args:
+        times: (...) seconds, as `on_grid` gives them.
+        end: of the record: flow to a frame beyond it is not part of it.
+        rate: flows per second; number k is that from k / rate to (k + 1) / rate.
+
+    Returns:
+        (...) numbers, and (...) bool.
+    """
+    steps = np.rint(times * rate).astype(int)
+    return steps, (steps + 1) / rate <= end - _BEFORE_END + 1e-6
+
+
 def is_padding(start: float, end: float, spec: ClipSpec) -> np.ndarray:
     """Which of the times of a clip, bool (T,), lie behind the span's end and repeat its last frame.
 

@@ -10,23 +10,41 @@ from kvideo.data.sampling import Augmentation
 _LUMA = (0.299, 0.587, 0.114)
 
 
-def augment_clip(clip: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
+def augment_clip(
+    clip: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation, modality: str = "rgb"
+) -> tf.Tensor:
     """Mirrors and recolours a clip; all of its frames alike.
 
+    Where a flow is mirrored, dx changes its sign. Flow has no colours.
+
     Args:
-        clip: (T, H, W, 3) uint8.
+        clip: (T, H, W, 3) uint8, or (T, H, W, C) float32 with flow in the last two channels.
         seed: (2,) int32; the same seed gives the same change.
         augmentation: which changes, and how strong.
+        modality: of the clip, see `ClipSpec`.
 
     Returns:
-        (T, H, W, 3) uint8.
+        As `clip`.
     """
     draws = tf.random.stateless_uniform((4,), seed)
     if augmentation.flip:
-        clip = tf.cond(draws[0] < 0.5, lambda: tf.reverse(clip, axis=[2]), lambda: clip)
+        clip = tf.cond(draws[0] < 0.5, lambda: _mirror(clip, modality), lambda: clip)
+    if modality == "flow":
+        return clip
     if augmentation.brightness or augmentation.contrast or augmentation.saturation:
-        clip = _recolour(clip, draws[1:] * 2 - 1, augmentation)
+        pictures = _recolour(clip[..., :3], draws[1:] * 2 - 1, augmentation)
+        if modality == "rgb":
+            return pictures
+        return tf.concat([tf.cast(pictures, clip.dtype), clip[..., 3:]], axis=-1)
     return clip
+
+
+def _mirror(clip: tf.Tensor, modality: str) -> tf.Tensor:
+    mirrored = tf.reverse(clip, axis=[2])
+    if modality == "rgb":
+        return mirrored
+    signs = [1.0] * (clip.shape[-1] - 2) + [-1.0, 1.0]
+    return mirrored * tf.constant(signs, clip.dtype)
 
 
 def _recolour(clip: tf.Tensor, draws: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:

@@ -7,9 +7,10 @@ from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 
-from kvideo.data.loading import ClipReader, ordered_map
+from kvideo.data.loading import ClipReader
 from kvideo.data.records import VideoRecord
 from kvideo.data.sampling import covering_times
+from kvideo.data.threads import ordered_map
 from kvideo.data.tracks import UNLABELLED
 from kvideo.errors import DecodeError
 

@@ -14,6 +14,7 @@ from kvideo.errors import KVideoError, UsageError
 from kvideo.exporting.formats import FORMATS, Format, choose_format
 from kvideo.exporting.places import Place
 from kvideo.files import is_disk_full
+from kvideo.noise import noise_clips
 from kvideo.progress import Progress
 
 if TYPE_CHECKING:
@@ -185,16 +186,12 @@ def _load(model: Any) -> tuple[keras.Model, ModelInfo]:
 
 
 def _sample_clips(spec: ClipSpec, count: int) -> np.ndarray:
-    """Clips (count, T, H, W, C), always the same: one of coarse patterns, the others of noise.
-
-    RGB in `uint8`, flow in `float32`.
-    """
-    frames, height, width, channels = spec.shape
-    rng = np.random.default_rng(0)
-    clips = rng.integers(0, 256, (count, frames, height, width, channels), np.uint8)
+    """Clips (count, T, H, W, C), always the same: one of coarse patterns, the others of noise."""
+    clips = noise_clips(spec.shape, count)
+    _, height, width, _ = spec.shape
     coarse = clips[0, :, ::_COARSE, ::_COARSE].repeat(_COARSE, axis=1).repeat(_COARSE, axis=2)
     clips[0] = coarse[:, :height, :width]
-    return clips if spec.modality == "rgb" else (clips.astype(np.float32) - 127.5) / 16
+    return clips
 
 
 def _folded(network: keras.Model) -> keras.Model:

@@ -10,11 +10,11 @@ import numpy as np
 
 from kvideo.errors import KVideoError, UsageError, check_choice
 from kvideo.flow.geometry import subtract_camera_motion
+from kvideo.flow_settings import ESTIMATORS, PRESETS
 
-ESTIMATORS = ("dis", "farneback", "tvl1")
-# Presets of DIS, and the smallest side in pixels that is safe: below, OpenCV chooses scales by the
-# width alone, and flat pictures make it crash.
-PRESETS = {"ultrafast": 32, "fast": 32, "medium": 16}
+# Of the presets of DIS, the smallest side in pixels that is safe: below, OpenCV chooses scales by
+# the width alone, and flat pictures make it crash.
+_LEAST_SIDES = {"ultrafast": 32, "fast": 32, "medium": 16}
 _LUMA = np.array([[9797, 19234, 3737]], np.float32) / 2**15  # as libpng rounds 0.299, 0.587, 0.114
 _FARNEBACK = {
     "pyr_scale": 0.5,
@@ -134,7 +134,7 @@ class FlowEstimator:
             raise UsageError(
                 f"the frames must be of one size, not {first.shape} and {second.shape}."
             )
-        least = PRESETS[self.preset] if self.method == "dis" else 1
+        least = _LEAST_SIDES[self.preset] if self.method == "dis" else 1
         height, width = first.shape
         if min(height, width) < least:  # a wider border, which moves like the edge
             pads = [(0, max(0, least - height)), (0, max(0, least - width))]

@@ -15,10 +15,11 @@ import tensorflow as tf
 from kvideo.building import build_model
 from kvideo.clip_spec import ClipSpec, recommended_clip, recommended_views
 from kvideo.data.annotations import VideoSet
-from kvideo.data.loading import Failures, TrainingClips, default_workers
+from kvideo.data.loading import Failures, TrainingClips
 from kvideo.data.over_time import check_match
 from kvideo.data.pipeline import class_counts, class_shares, clip_reader
 from kvideo.data.records import mirrored_classes
+from kvideo.data.threads import default_workers
 from kvideo.errors import UsageError
 from kvideo.hardware import choose_precision, choose_strategy, suits_precision
 from kvideo.layers.normalization import use_exact_statistics
@@ -74,7 +75,7 @@ def assemble(
         if experiment.freeze:
             say(f"{freeze_up_to(model, experiment.freeze)} layers are frozen.")
         optimizer = make_optimizer(experiment, model)
-    reader = clip_reader(info.clip_spec, experiment.decoder)
+    reader = clip_reader(info.clip_spec, experiment.decoder, keep_flow=True)
     workers = experiment.workers or default_workers()
     mirror = mirror_clips(experiment, videos)
     failures = Failures()

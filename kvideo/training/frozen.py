@@ -89,7 +89,7 @@ class FrozenFrames:
         self.folder = make_folder(Path(folder or cache_folder() / "frames") / digest)
 
     def __call__(self, clips: np.ndarray) -> np.ndarray:
-        """(N, T, C) float32 of clips (N, T, H, W, 3) uint8."""
+        """(N, T, C) float32 of clips (N, T, H, W, C)."""
         with self._lock:  # the processors are busy with one call
             return self._predictor(clips)
 
@@ -114,8 +114,9 @@ class FrozenFrames:
         spec = self.reader.spec
         first, last, _ = self.reader.span(record)
         count = max(1, math.ceil((last - first) * spec.frame_rate - 1e-6))
-        starts = first + np.arange(math.ceil(count / spec.num_frames)) * spec.span
-        blocks = [self(clips) for clips in self.reader.clips_at(record, starts, last)]
+        clips = math.ceil(count / spec.num_frames)
+        starts = first + np.arange(clips) * (spec.num_frames / spec.frame_rate)
+        blocks = [self(block) for block in self.reader.clips_at(record, starts, last)]
         return np.concatenate(blocks).reshape(-1, blocks[0].shape[-1])[:count]
 
 
@@ -130,6 +131,10 @@ class FrozenClips(TrainingClips):
         """Shape and type of a clip."""
         channels = self._frames._predictor.model.output_shape[-1]
         return (self.reader.spec.num_frames, channels), "float32"
+
+    @property
+    def modality(self) -> None:
+        """Features have no direction or colour that could be changed."""
 
     @property
     def _frames(self) -> FrozenFrames:
