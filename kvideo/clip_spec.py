@@ -115,6 +115,20 @@ class ClipSpec:
         return cls(**{**values, "flow": flow and FlowSettings(**flow)})
 
 
+def modality_of(channels: int) -> str:
+    """The modality of clips of so many channels.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for name, number in MODALITIES.items():
+        if number == channels:
+            return name
+    raise UsageError(
+        f"a clip has 3 channels (RGB), 2 (optical flow) or 5 (both), not {channels!r}."
+    )
+
+
 def clip_dtype(shape: Sequence[int | None]) -> str:
     """The type of what a model with inputs of a shape takes.
 
@@ -163,10 +177,11 @@ def recommended_clip(builder: Callable[..., Any], **options: Any) -> ClipSpec:
     Raises:
         UsageError: the builder has neither.
     """
+    channels = options.pop("channels", None)
     spec_for = getattr(builder, "clip_spec_for", None)
     spec = spec_for(**options) if spec_for else getattr(builder, "clip_spec", None)
     if isinstance(spec, ClipSpec):
-        return spec
+        return spec if channels is None else spec.replace(modality=modality_of(channels))
     parameter = inspect.signature(builder).parameters.get("input_shape")
     shape = parameter.default if parameter is not None else None
     if not isinstance(shape, tuple) or len(shape) != 4:
@@ -174,7 +189,7 @@ def recommended_clip(builder: Callable[..., Any], **options: Any) -> ClipSpec:
             f"{getattr(builder, '__name__', builder)} states no default input_shape=(T, H, W, C); "
             "give the number of frames and the size."
         )
-    return ClipSpec(num_frames=shape[0], size=shape[1:3])
+    return ClipSpec(num_frames=shape[0], size=shape[1:3], modality=modality_of(shape[3]))
 
 
 def recommended_views(builder: Callable[..., Any]) -> Views:

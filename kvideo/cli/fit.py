@@ -33,6 +33,14 @@ from kvideo.cli.options import KEY_VALUE, SIZE, json_option, print_json, root_op
     '"stretch".  [default: crop]',
 )
 @click.option(
+    "--modality",
+    help='What clips show: "rgb", "flow" (optical flow) or "rgb+flow".  [default: as the model]',
+)
+@click.option("--flow-method", help='"dis", "farneback" or "tvl1".  [default: dis]')
+@click.option(
+    "--compensate", is_flag=True, default=None, help="Subtract each flow's mean (camera motion)."
+)
+@click.option(
     "--set",
     "model_options",
     multiple=True,

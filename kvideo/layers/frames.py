@@ -233,6 +233,72 @@ class LastFrame(keras.Layer):
 
 
 @keras.saving.register_keras_serializable("kvideo")
+class MiddleFrame(keras.Layer):
+    """The frame in the middle of a clip, number `T // 2`.
+
+    Input shape:
+        `(B, T, ...)`, T known.
+
+    Output shape:
+        `(B, 1, ...)`.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """(B, T, ...) -> (B, 1, ...)."""
+        middle = inputs.shape[1] // 2
+        return inputs[:, middle : middle + 1]
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """(B, 1, ...)."""
+        return (input_shape[0], 1, *input_shape[2:])
+
+
+@keras.saving.register_keras_serializable("kvideo")
+class TakeChannels(keras.Layer):
+    """Some neighbouring channels, such as the flow of a clip of pictures and flow.
+
+    Args:
+        first: number of the first one, at least 0.
+        count: how many, at least 1.
+
+    Input shape:
+        `(..., C)`, C at least `first + count`.
+
+    Output shape:
+        `(..., count)`.
+
+    Raises:
+        UsageError: an argument is out of its range, or there are fewer channels.
+    """
+
+    def __init__(self, first: int, count: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if first < 0 or count < 1:
+            raise UsageError(f"channels {first} to {first + count} cannot be taken.")
+        self.first, self.count = first, count
+
+    def build(self, input_shape: Shape) -> None:
+        """Checks that there are so many channels."""
+        if input_shape[-1] is not None and input_shape[-1] < self.first + self.count:
+            raise UsageError(
+                f"channels {self.first} to {self.first + self.count - 1} cannot be taken from "
+                f"{input_shape[-1]}."
+            )
+
+    def call(self, inputs: Any) -> Any:
+        """(..., C) -> (..., count)."""
+        return inputs[..., self.first : self.first + self.count]
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """(..., count)."""
+        return (*input_shape[:-1], self.count)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return {**super().get_config(), "first": self.first, "count": self.count}
+
+
+@keras.saving.register_keras_serializable("kvideo")
 class FramesToChannels(keras.Layer):
     """Lays the frames of a clip side by side as channels, as early fusion does.
 

@@ -24,6 +24,7 @@ from kvideo.layers.conv import Norm
 from kvideo.models.classifier import RESERVED_NAMES
 from kvideo.models.efficientnet_lite import PIXELS, efficientnet_lite0
 from kvideo.models.stacks import lecture_stack
+from kvideo.weights.cross_modality import RGB_CHANNELS, cross_modality_kernel
 
 LECTURE, LITE = "lecture", "efficientnet_lite0"
 IMAGENET = "imagenet"
@@ -35,7 +36,7 @@ class Backbone:
     """A 2D network without its classifier.
 
     Attributes:
-        build: (B, H, W, C) -> (B, H', W', C'), on Keras tensors.
+        build: (B, H, W, C) -> (B, H', W', C'), on Keras tensors. C is 3, 3T or, for flow, 2 or 2T.
         pixels: arguments of `PixelNormalization` for the input that it was made for.
     """
 
@@ -44,9 +45,17 @@ class Backbone:
 
 
 def backbone_2d(
-    name: str, *, weights: str | None, widths: Sequence[int], norm: Norm | None
+    name: str,
+    *,
+    weights: str | None,
+    widths: Sequence[int],
+    norm: Norm | None,
+    channels: int = RGB_CHANNELS,
 ) -> Backbone:
     """The 2D network of that name.
+
+    Where more channels come than it was trained with, its first kernel is repeated: as it is for
+    the pictures of early fusion, averaged over RGB for flow.
 
     Args:
         name: `"lecture"`, `"efficientnet_lite0"`, or a model of `keras.applications` by its class
@@ -54,6 +63,7 @@ def backbone_2d(
         weights: None or `"imagenet"`.
         widths: of the lecture's stack.
         norm: of the lecture's stack.
+        channels: of a frame: 3, or 2 for optical flow.
 
     Raises:
         UnknownNameError: there is none of that name.
@@ -74,7 +84,7 @@ def backbone_2d(
         if make.__name__.startswith("ConvNeXt"):  # its own would do nothing to early fusion's 3T
             make, pixels = functools.partial(make, include_preprocessing=False), _IMAGENET_PIXELS
     network = functools.partial(make, include_top=False)
-    return Backbone(functools.partial(_build, name, network, weights), pixels)
+    return Backbone(functools.partial(_build, name, network, weights, channels), pixels)
 
 
 @functools.cache
@@ -121,12 +131,20 @@ def application_pixels(make: Callable[..., keras.Model]) -> dict[str, Any]:
     }
 
 
-def inline(network: keras.Model, inputs: Any) -> Any:
+def inline(network: keras.Model, inputs: Any, prefix: str = "") -> Any:
     """Lays the layers of a functional model on a Keras tensor, one by one, with their weights.
 
     The layers become those of the model that is being made, so they can be found and frozen by
     name. Names that Keras numbered by a counter of the process are numbered from the network's own
     beginning, so that they are the same every time.
+
+    Args:
+        network: functional.
+        inputs: Keras tensor of its input's shape.
+        prefix: for the layers' names, where several networks are laid side by side.
+
+    Returns:
+        Keras tensor, the network's output.
     """
     counter: Counter[str] = Counter()
     pairs: list[tuple[Any, Any]] = []
@@ -134,7 +152,7 @@ def inline(network: keras.Model, inputs: Any) -> Any:
 
     def renamed(layer: Any) -> Any:
         config = layer.get_config()
-        config["name"] = _stable_name(layer, counter)
+        config["name"] = prefix + layer.name if prefix else _stable_name(layer, counter)
         pairs.append((layer, layer.__class__.from_config(config)))
         return pairs[-1][1]
 
@@ -169,7 +187,13 @@ def _stable_name(layer: Any, counter: Counter[str]) -> str:
     return f"backbone_{layer.name}" if layer.name in RESERVED_NAMES else layer.name
 
 
-def _build(name: str, make: Callable[..., keras.Model], weights: str | None, inputs: Any) -> Any:
+def _build(
+    name: str,
+    make: Callable[..., keras.Model],
+    weights: str | None,
+    of_a_frame: int,
+    inputs: Any,
+) -> Any:
     """Makes the network for the input's shape and lays it on `inputs`."""
     height, width, channels = inputs.shape[1:]
     try:
@@ -178,7 +202,7 @@ def _build(name: str, make: Callable[..., keras.Model], weights: str | None, inp
         else:
             source = _make(make, weights, (height, width, 3))
             network = _make(make, None, (height, width, channels))
-            network.set_weights(_widened(source, network))
+            network.set_weights(_widened(source, network, of_a_frame))
     except KVideoError:
         raise
     except ValueError as cause:  # a size or a number of channels that the network cannot take
@@ -199,19 +223,24 @@ def _make(
         return make(weights=weights, input_shape=shape)
 
 
-def _widened(source: keras.Model, target: keras.Model) -> list[np.ndarray]:
-    """Weights for 3T channels from weights for 3: the first kernel repeated and divided by T.
+def _widened(source: keras.Model, target: keras.Model, of_a_frame: int) -> list[np.ndarray]:
+    """Weights for other channels from weights for 3.
 
-    On a video that stands still the first layer then gives what it gives for one frame.
+    For 3T channels the first kernel is repeated and divided by T: on a video that stands still the
+    first layer then gives what it gives for one frame. For flow see `cross_modality_kernel`.
     """
     old, shapes = source.get_weights(), [variable.shape for variable in target.weights]
     different = [i for i, (a, b) in enumerate(zip(old, shapes, strict=False)) if a.shape != b]
     if len(old) != len(shapes) or len(different) != 1 or old[different[0]].ndim != 4:
         raise UsageError(
             f"the ImageNet weights of {source.name} fit pictures of 3 channels only; it cannot "
-            "begin early fusion with them. weights=None starts from random ones."
+            "begin with them here. weights=None starts from random ones."
         )
     first = different[0]
-    repeats = shapes[first][2] // 3
-    old[first] = np.tile(old[first], (1, 1, repeats, 1)) / repeats  # (kH, kW, 3T, F)
+    channels = shapes[first][2]
+    if of_a_frame != RGB_CHANNELS:
+        old[first] = cross_modality_kernel(old[first], channels)
+    else:
+        repeats = channels // RGB_CHANNELS
+        old[first] = np.tile(old[first], (1, 1, repeats, 1)) / repeats  # (kH, kW, 3T, F)
     return old

@@ -7,6 +7,8 @@ detection use.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import numbers
 import os
 import re
@@ -18,6 +20,7 @@ import keras
 
 from kvideo.clip_spec import ClipSpec, Views
 from kvideo.errors import UsageError
+from kvideo.layers.flow import FlowNormalization
 from kvideo.layers.pixels import PixelNormalization
 from kvideo.models.pretrained import fit_to_weights
 from kvideo.weights.checkpoints import FORMS, checkpoint_kind
@@ -26,7 +29,8 @@ from kvideo.weights.loading import LoadReport, load_checkpoint
 
 RESERVED_NAMES = ("clip", "normalization", "feature_map", "features", "logits", "predictions")
 
-_CHANNELS = {3: "RGB", 2: "optical flow"}
+_CHANNELS = {3: "RGB", 2: "optical flow", 5: "RGB and optical flow"}
+FLOW_LIMIT = 20.0  # pixels per frame
 
 _MOST_CLASSES = 1_000_000  # more is a mistake, and would take all memory
 WEIGHT_FILES = (".keras", ".weights.h5")
@@ -45,7 +49,8 @@ def made_for(
     """Decorator: gives a builder attributes that others ask it for.
 
     A builder with a `family` takes the names of published weights as `weights` too, and is built
-    with the widths of a file of weights; see `kvideo.models.pretrained`.
+    with the widths of a file of weights; see `kvideo.models.pretrained`. Every builder takes
+    `channels` too, 3 for RGB or 2 for optical flow, in place of the last number of `input_shape`.
 
     Args:
         clip_spec: the clip that it is made for.
@@ -55,13 +60,36 @@ def made_for(
     """
 
     def decorate(builder: Builder) -> Builder:
-        builder = fit_to_weights(builder, family)
+        builder = _with_channels(fit_to_weights(builder, family), clip_spec)
         builder.__dict__.update(
             clip_spec=clip_spec, views=views, clip_spec_for=clip_spec_for, family=family
         )
         return builder
 
     return decorate
+
+
+def _with_channels(builder: Builder, clip_spec: ClipSpec) -> Builder:
+    """The builder with a further argument `channels`."""
+    signature = inspect.signature(builder)
+
+    @functools.wraps(builder)
+    def build(num_classes: int, *, channels: int | None = None, **options: Any) -> keras.Model:
+        if channels is not None:
+            shape = tuple(options.get("input_shape") or (*clip_spec.shape[:-1], channels))
+            if shape[-1] != channels:
+                raise UsageError(f"input_shape is {shape}, and channels {channels}: they differ.")
+            options["input_shape"] = shape
+        return builder(num_classes, **options)
+
+    kind = inspect.Parameter.KEYWORD_ONLY
+    added = inspect.Parameter("channels", kind, default=None, annotation="int | None")
+    parameters = list(signature.parameters.values())
+    names = list(signature.parameters)
+    place = names.index("input_shape") + 1 if "input_shape" in names else 1
+    parameters.insert(place, added)
+    build.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return build  # type: ignore[return-value]
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
@@ -75,12 +103,12 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
-def check_input_shape(input_shape: Sequence[int], channels: Sequence[int] = (3,)) -> Shape:
+def check_input_shape(input_shape: Sequence[int], channels: Sequence[int] = (3, 2)) -> Shape:
     """(T, H, W, C) as plain integers.
 
     Args:
         input_shape: what the user gave.
-        channels: what C may be: 3 for RGB, 2 for optical flow.
+        channels: what C may be: 3 for RGB, 2 for optical flow, 5 for both.
 
     Raises:
         UsageError: it has another form, or a size that is unknown or less than 1.
@@ -211,9 +239,23 @@ def clip_input(
     std: float | Sequence[float] = 63.75,
     channel_order: str = "rgb",
 ) -> tuple[Any, Any]:
-    """The model's input, RGB 0..255, and the output of its first layer, `normalization`."""
+    """The model's input, and the output of its first layer, `normalization`.
+
+    The input is RGB 0..255, or with two channels optical flow in pixels per frame, which is cut to
+    [-20, 20] and divided by 20.
+
+    Args:
+        input_shape: (T, H, W, 3) or (T, H, W, 2).
+        mean: of pixels, see `PixelNormalization`.
+        std: likewise.
+        channel_order: likewise.
+    """
     inputs = keras.Input(input_shape, name="clip", dtype="float32")
-    normalization = PixelNormalization(mean, std, channel_order, name="normalization")
+    normalization: keras.Layer
+    if input_shape[-1] == 2:
+        normalization = FlowNormalization(FLOW_LIMIT, name="normalization")
+    else:
+        normalization = PixelNormalization(mean, std, channel_order, name="normalization")
     return inputs, normalization(inputs)
 
 

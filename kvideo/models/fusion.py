@@ -76,7 +76,13 @@ def single_frame(
     """
     weights_name, weights_file = check_weights(weights, (IMAGENET,))
     shape = check_input_shape(input_shape)
-    network = backbone_2d(backbone, weights=weights_name, widths=widths, norm=_norm(batch_norm))
+    network = backbone_2d(
+        backbone,
+        weights=weights_name,
+        widths=widths,
+        norm=_norm(batch_norm),
+        channels=shape[-1],
+    )
     inputs, x = _each_frame(network, shape)
     x = keras.layers.GlobalAveragePooling3D(name="features")(x)
     outputs = classifier_head(x, num_classes, classifier_activation, dropout)
@@ -123,7 +129,13 @@ def late_fusion(
     check_choice("fusion", fusion, FUSIONS)
     weights_name, weights_file = check_weights(weights, (IMAGENET,))
     shape = check_input_shape(input_shape)
-    network = backbone_2d(backbone, weights=weights_name, widths=widths, norm=_norm(batch_norm))
+    network = backbone_2d(
+        backbone,
+        weights=weights_name,
+        widths=widths,
+        norm=_norm(batch_norm),
+        channels=shape[-1],
+    )
     inputs, x = _each_frame(network, shape)
     if fusion == "average":
         x = keras.layers.GlobalAveragePooling3D(name="features")(x)
@@ -172,8 +184,15 @@ def early_fusion(
         UsageError: an argument is out of its range, or there is no such backbone.
     """
     weights_name, weights_file = check_weights(weights, (IMAGENET,))
-    network = backbone_2d(backbone, weights=weights_name, widths=widths, norm=_norm(batch_norm))
-    inputs, x = clip_input(check_input_shape(input_shape), **network.pixels)
+    shape = check_input_shape(input_shape)
+    network = backbone_2d(
+        backbone,
+        weights=weights_name,
+        widths=widths,
+        norm=_norm(batch_norm),
+        channels=shape[-1],
+    )
+    inputs, x = clip_input(shape, **network.pixels)
     x = FramesToChannels(name="frames_to_channels")(x)  # (B, H, W, 3T)
     x = network.build(x)
     x = UnfoldTime(1, name="feature_map")(x)  # (B, 1, H', W', C)

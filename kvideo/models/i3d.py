@@ -12,7 +12,6 @@ import keras
 from kvideo.clip_spec import ClipSpec, Views
 from kvideo.errors import UsageError
 from kvideo.layers.conv import Norm, conv_unit, max_pool
-from kvideo.layers.flow import FlowNormalization
 from kvideo.models.classifier import (
     check_input_shape,
     check_weights,
@@ -82,7 +81,6 @@ INCEPTION_V1 = (
     Mixed("mixed5c", 384, (192, 384), (48, 128), 128),
 )
 HEAD_WINDOW = (2, 7, 7)
-FLOW_LIMIT = 20.0  # pixels per frame
 PIXELS: dict[str, dict[str, Any]] = {
     "i3d": {"mean": 127.5, "std": 127.5},
     "s3d": {
@@ -170,8 +168,8 @@ def i3d(
     """
     _, weights_file = check_weights(weights, family=INCEPTION)
     style = _style(False, "same", width_multiplier)
-    shape = check_input_shape(input_shape, channels=(3, 2))
-    inputs, x = clip_input(shape, **PIXELS["i3d"]) if shape[-1] == 3 else _flow_input(shape)
+    shape = check_input_shape(input_shape)
+    inputs, x = clip_input(shape, **PIXELS["i3d"])
     x = _inception(x, style)
     x = pooled_features(x, head_window)
     outputs = classifier_head(x, num_classes, classifier_activation, dropout)
@@ -228,11 +226,6 @@ def _style(separable: bool, padding: str, width_multiplier: float) -> _Style:
     if not width_multiplier > 0:
         raise UsageError(f"width_multiplier must be positive, not {width_multiplier!r}.")
     return _Style(separable, padding, width_multiplier)
-
-
-def _flow_input(shape: tuple[int, int, int, int]) -> tuple[Any, Any]:
-    inputs = keras.Input(shape, name="clip", dtype="float32")
-    return inputs, FlowNormalization(FLOW_LIMIT, name="normalization")(inputs)
 
 
 def _inception(x: Any, style: _Style) -> Any:

@@ -65,7 +65,9 @@ def inflated(
     """
     weights_name, weights_file = check_weights(weights, (IMAGENET,))
     shape = check_input_shape(input_shape)
-    network = backbone_2d(backbone, weights=weights_name, widths=LECTURE_WIDTHS, norm=NORM)
+    network = backbone_2d(
+        backbone, weights=weights_name, widths=LECTURE_WIDTHS, norm=NORM, channels=shape[-1]
+    )
     inputs, x = clip_input(shape, **network.pixels)
     picture = keras.Input(shape[1:], name="picture")
     x = inflate_onto(

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import keras
 
-from kvideo.clip_spec import MODALITIES, ClipSpec, recommended_clip, recommended_views
+from kvideo.clip_spec import ClipSpec, modality_of, recommended_clip, recommended_views
 from kvideo.errors import ModelFileError, UsageError
 from kvideo.registry import MODELS, entries
 from kvideo.saving import BuilderInfo, ModelInfo, read_info
@@ -108,8 +108,7 @@ def download(published: Published) -> str:
 def clip_of(spec: ClipSpec, shape: Sequence[int]) -> ClipSpec:
     """The clip that a builder recommends, changed to the shape (T, H, W, C) that a model takes."""
     frames, height, width, channels = shape
-    modality = next(name for name, number in MODALITIES.items() if number == channels)
-    spec = spec.replace(num_frames=frames, modality=modality)
+    spec = spec.replace(num_frames=frames, modality=modality_of(channels))
     if (height, width) == spec.size:
         return spec
     return spec.replace(size=(height, width), short_side=None)

@@ -125,7 +125,9 @@ def cnn_rnn(
         raise UsageError('grid is for states="vector" only.')
     weights_name, weights_file = check_weights(weights, (IMAGENET,))
     shape = check_input_shape(input_shape)
-    network = backbone_2d(backbone, weights=weights_name, widths=widths, norm=NORM)
+    network = backbone_2d(
+        backbone, weights=weights_name, widths=widths, norm=NORM, channels=shape[-1]
+    )
     inputs, x = clip_input(shape, **network.pixels)
     x = network.build(FoldTime(name="fold_time")(x))  # (B*T, H', W', C)
     x = UnfoldTime(shape[0], name="frame_map" if states == "map" else "feature_map")(x)

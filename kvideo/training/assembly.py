@@ -35,6 +35,7 @@ from kvideo.training.transfer import copy_weights, freeze_up_to, replace_head
 from kvideo.training.validation import Validation
 from kvideo.training.videos import fingerprint, mirror_clips
 
+_STEPS = {"rgb": "frame", "flow": "flow", "rgb+flow": "frame and flow"}
 _LEARNING_RATES = {"adamw": 1e-3, "sgd": 0.05}
 _WEIGHT_DECAYS = {"adamw": 0.05, "sgd": 5e-4}
 
@@ -103,11 +104,13 @@ def assemble(
     spec = info.clip_spec
     say(
         f"{model.name}: {model.count_params():,} parameters, clips of "
-        f"{plural(spec.num_frames, 'frame')} at "
+        f"{plural(spec.num_frames, _STEPS[spec.modality])} at "
         f"{spec.frame_rate:g}/s, {spec.size[0]}×{spec.size[1]}, {precision}, "
         f"{strategy.num_replicas_in_sync} device(s), "
         + (_why_not_mirrored(experiment, videos) or "mirrored at random.")
     )
+    if reader.flow is not None:
+        say(f"Optical flow is computed once for each video, and kept in {reader.flow.cache.folder}.")
     weights = None
     if experiment.class_weights == "balanced":
         over_time = videos.per_frame

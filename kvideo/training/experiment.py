@@ -46,6 +46,9 @@ class Experiment:
         frame_rate: frames per second of the clip; None: as the model recommends.
         size: (height, width) of the clip; None: as the model recommends.
         framing: `"crop"`, `"letterbox"` or `"stretch"`; None: `"crop"`.
+        modality: `"rgb"`, `"flow"` or `"rgb+flow"`, see `ClipSpec`; None: as the model recommends.
+        flow_method: how optical flow is estimated, see `kvideo.flow.FlowSettings`; None: `"dis"`.
+        compensate: subtract each flow's mean, which is mostly the camera's motion.
         model_options: further arguments of the model's builder. With `output="frames"` the data
             is read with its labels over time.
         weights: a `.keras` file to start from, or a name that the builder knows (`"imagenet"`).
@@ -96,6 +99,9 @@ class Experiment:
     frame_rate: float | None = None
     size: tuple[int, int] | None = None
     framing: str | None = None
+    modality: str | None = None
+    flow_method: str | None = None
+    compensate: bool = False
     model_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     weights: str | None = None
     freeze: str | None = None
@@ -167,7 +173,7 @@ class Experiment:
         if self.early_stopping is not None:
             _check("early_stopping", self.early_stopping >= 1, self.early_stopping, "at least 1")
         self.augmentation(flip=False)  # checks its own ranges
-        experiment_clip(self, ClipSpec(num_frames=1))  # likewise
+        experiment_clip(self, ClipSpec(1, modality="rgb+flow"))  # likewise
 
     def augmentation(self, flip: bool) -> Augmentation:
         """The random changes to training clips."""
@@ -351,12 +357,24 @@ def experiment_clip(experiment: Experiment, recommended: ClipSpec) -> ClipSpec:
     """The clip that was asked for, on top of the model's recommendation."""
     asked = {
         name: getattr(experiment, name)
-        for name in ("num_frames", "frame_rate", "size", "framing")
+        for name in ("num_frames", "frame_rate", "size", "framing", "modality")
         if getattr(experiment, name) is not None
     }
     if "size" in asked:
         asked["short_side"] = None
-    return recommended.replace(**asked)
+    spec = recommended.replace(**asked)
+    if experiment.flow_method is None and not experiment.compensate:
+        return spec
+    if spec.flow is None:
+        raise UsageError(
+            f"flow_method and compensate are for clips of flow; these are of {spec.modality}."
+        )
+    method = experiment.flow_method or spec.flow.method
+    return spec.replace(
+        flow=dataclasses.replace(
+            spec.flow, method=method, compensate=experiment.compensate or spec.flow.compensate
+        )
+    )
 
 
 def _run_folder(experiment: Experiment, resume: bool, overwrite: bool) -> Path:

@@ -7,8 +7,10 @@ import difflib
 from typing import Any
 
 import keras
+import numpy as np
 
 from kvideo.errors import ModelFileError, UnknownNameError, UsageError
+from kvideo.weights.cross_modality import cross_modality_kernel, is_cross_modality
 
 
 def replace_head(model: keras.Model, num_classes: int, activation: str) -> keras.Model:
@@ -65,6 +67,8 @@ class Transfer:
 def copy_weights(source: keras.Model, target: keras.Model) -> Transfer:
     """Copies every weight whose layer's name, place in the layer, and shape agree.
 
+    A network of flow takes the first kernel of one for RGB, too: its mean over the colours.
+
     Raises:
         ModelFileError: none agrees.
     """
@@ -76,9 +80,13 @@ def copy_weights(source: keras.Model, target: keras.Model) -> Transfer:
     copied, fresh = [], []
     for layer in target.layers:
         for place, weight in enumerate(layer.weights):
-            other = offered.get((layer.name, place))
+            other, of_flow = offered.get((layer.name, place)), target.input_shape[-1] == 2
             if other is not None and tuple(other.shape) == tuple(weight.shape):
                 weight.assign(other)
+                copied.append(weight.path)
+            elif other is not None and of_flow and is_cross_modality(other.shape, weight.shape):
+                kernel = cross_modality_kernel(np.asarray(other), weight.shape[-2])
+                weight.assign(kernel)
                 copied.append(weight.path)
             else:
                 fresh.append(weight.path)

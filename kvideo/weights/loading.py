@@ -28,6 +28,7 @@ from kvideo.weights.transfer import (
 )
 
 NORMALIZATION = "normalization"
+FLOW_CHANNELS = 2
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class LoadReport:
         classes: outputs of the file's last layer; 0 if it has none.
         fresh_head: the model has another number of classes, so its last layer stays random.
         fresh_layers: other layers that the file lacks and that stay as the builder made them.
+        averaged: first layers of a model of flow that took the mean over the colours.
     """
 
     path: str
@@ -49,6 +51,7 @@ class LoadReport:
     classes: int
     fresh_head: bool = False
     fresh_layers: tuple[str, ...] = ()
+    averaged: tuple[str, ...] = ()
 
     def announce(self) -> None:
         """Says on standard error what stays untrained, if anything does."""
@@ -65,6 +68,9 @@ class LoadReport:
         if self.fresh_layers:
             layers = enumerate_words(self.fresh_layers, limit=12)
             lines.append(f"{file} has no weights for {layers}: they are fresh.")
+        if self.averaged:
+            layers = enumerate_words(self.averaged)
+            lines.append(f"{file} is of RGB: {layers} begins with its mean over the colours.")
         return lines
 
 
@@ -91,6 +97,7 @@ def load_tensors(
     dialect = find_dialect(tensors, family, path)
     naming = NAMINGS[dialect.naming]
     tensors = {dialect.strip(name): tensor for name, tensor in tensors.items()}
+    of_flow = model.input_shape[-1] == FLOW_CHANNELS
     layers = dict(layers_with_weights(model))
     layers.pop(NORMALIZATION, None)  # of pixels; no checkpoint has it
     names = {*layers, *(layer.name for layer in model.layers)}
@@ -109,6 +116,11 @@ def load_tensors(
         for key, item in wanted.items()
         if key not in other_classes and _outer(item.layer) not in fresh_layers
     }
+    averaged = []
+    for key, item in needed.items():
+        if of_flow and key in tensors and item.is_cross_modality(tensors[key].shape):
+            tensors[key] = item.cross_modality(tensors[key])
+            averaged.append(item.layer)
     unneeded = [key for key in tensors if key in other_classes or dialect.is_ignored(key)]
     shapes = {key: tensor.shape for key, tensor in tensors.items()}
     if problems := find_problems(needed, shapes, unneeded):
@@ -127,6 +139,7 @@ def load_tensors(
         classes,
         bool(other_classes),
         fresh_layers,
+        tuple(averaged),
     )
 
 

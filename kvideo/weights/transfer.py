@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from kvideo.errors import ModelFileError
+from kvideo.weights.cross_modality import cross_modality_kernel, is_cross_modality
 
 NameMap = Callable[[str], str | None]
 _SHOWN = 30
@@ -93,6 +94,19 @@ class Wanted:
             return False
         core[place] = wanted[place]
         return core == wanted
+
+    def is_cross_modality(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of that shape is the same kernel of a network for RGB."""
+        return is_cross_modality(shape, self.shape, self._inputs)
+
+    def cross_modality(self, array: np.ndarray) -> np.ndarray:
+        """That kernel for this network's channels."""
+        return cross_modality_kernel(array, self.shape[self._inputs], self._inputs)
+
+    @property
+    def _inputs(self) -> int:
+        """The axis of a kernel's input channels in the file."""
+        return 1 if self.axes is not None else -2
 
     def in_model_order(self, array: np.ndarray) -> np.ndarray:
         """A fitting tensor of the file, with the variable's axes."""
