@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     import keras
 
     from kvideo.data.annotations import VideoSet
+    from kvideo.data.loading import ClipReader
     from kvideo.feature_set import FeatureSet
     from kvideo.prediction import Prediction
+    from kvideo.saving import ModelInfo
     from kvideo.training import FitResult
 
 
@@ -134,14 +136,15 @@ def evaluate(
     if verbose:
         for note in videos.notes:
             print(f"Note: {note}", file=sys.stderr, flush=True)
-    reader, count = _reader(info.clip_spec, clip_spec, decoder), workers or _workers()
-    views = _views(info.views, num_clips, num_crops)
+    readers, count = _readers(info, clip_spec, decoder), workers or _workers()
+    views = _views(info, num_clips, num_crops)
     if out is not None:
         check_writable(out)  # told now, not after an hour
     details = describe_run(
         model=model if isinstance(model, str | os.PathLike) else network.name,
         data=videos.source,
-        clip_spec=reader.spec,
+        clip_spec=readers[0].spec,
+        members=info.members or None,
         precision=precision,
     )
     total = len(videos.records)
@@ -149,7 +152,7 @@ def evaluate(
         result = evaluate_model(
             network,
             videos,
-            reader,
+            readers,
             views=views,
             batch_size=batch_size,
             workers=count,
@@ -157,7 +160,7 @@ def evaluate(
             on_video=lambda _: progress.update(1),
         )
     if out is not None:
-        write_report(result, out, reader)
+        write_report(result, out, readers[0])
     return result
 
 
@@ -216,15 +219,16 @@ def predict(
     elif timeline is not False:
         if num_clips is not None or num_crops is not None:
             raise UsageError("a timeline has clips of its own; leave out the numbers of views.")
-        step = info.clip_spec.span / 2 if timeline is True else float(timeline)
+        longest = max(part.clip_spec.span for part in info.members or (info,))
+        step = longest / 2 if timeline is True else float(timeline)
         if not step > 0:
             raise UsageError(f"the timeline's step must be above 0 s, not {step}.")
     videos = videos_of(paths)
     predictions = predict_files(
         network,
         videos,
-        _reader(info.clip_spec, None, decoder),
-        views=_views(info.views, num_clips, num_crops),
+        _readers(info, None, decoder),
+        views=_views(info, num_clips, num_crops),
         timeline_step=step,
         batch_size=batch_size,
         workers=workers or _workers(),
@@ -293,13 +297,14 @@ def features(
     """
     from kvideo.data.annotations import VideoSet
     from kvideo.features import extract_features, feature_folder, feature_videos, mirrored_root
-    from kvideo.saving import model_info
+    from kvideo.saving import check_single, model_info
     from kvideo.scores import describe_run
 
     folder = feature_folder(model, data, layer, out)
     check_writable(folder)  # told now, not after an hour
     network = _load(model, precision)
     info = model_info(network)
+    check_single(info, "features are taken from")
     videos = data if isinstance(data, VideoSet) else feature_videos(data, root, split)
     if quarantine is not None:
         from kvideo.data.check import read_quarantine
@@ -308,7 +313,7 @@ def features(
     if verbose:
         for note in videos.notes:
             print(f"Note: {note}", file=sys.stderr, flush=True)
-    reader = _reader(info.clip_spec, clip_spec, decoder)
+    (reader,) = _readers(info, clip_spec, decoder)
     details = describe_run(
         model=model if isinstance(model, str | os.PathLike) else network.name,
         data=videos.source,
@@ -324,7 +329,7 @@ def features(
             folder,
             layer=layer,
             pool=pool,
-            views=_views(info.views, num_clips, num_crops),
+            views=_views(info, num_clips, num_crops)[0],
             root=mirrored_root(videos, root),
             batch_size=batch_size,
             workers=workers or _workers(),
@@ -388,19 +393,30 @@ def _test_part(data: Any, root: Any, split: str | None, info: Any, per_frame: bo
     )
 
 
-def _reader(spec: ClipSpec, changed: ClipSpec | None, decoder: str) -> Any:
+def _readers(info: ModelInfo, changed: ClipSpec | None, decoder: str) -> list[ClipReader]:
+    """One for the model, or for each member of a late fusion."""
     from kvideo.data.pipeline import clip_reader
+    from kvideo.saving import check_single
 
-    if changed is not None and changed.shape != spec.shape:
-        raise UsageError(f"the model takes clips of {spec.shape}, not {changed.shape}.")
-    return clip_reader(changed or spec, decoder)
+    if changed is not None:
+        check_single(info, "other clips are for")
+        if changed.shape != info.clip_spec.shape:
+            raise UsageError(
+                f"the model takes clips of {info.clip_spec.shape}, not {changed.shape}."
+            )
+        return [clip_reader(changed, decoder)]
+    return [clip_reader(part.clip_spec, decoder) for part in info.members or (info,)]
 
 
-def _views(recommended: Views, num_clips: int | None, num_crops: int | None) -> Views:
-    return Views(
-        recommended.num_clips if num_clips is None else num_clips,
-        recommended.num_crops if num_crops is None else num_crops,
-    )
+def _views(info: ModelInfo, num_clips: int | None, num_crops: int | None) -> list[Views]:
+    """Likewise."""
+    return [
+        Views(
+            part.views.num_clips if num_clips is None else num_clips,
+            part.views.num_crops if num_crops is None else num_crops,
+        )
+        for part in info.members or (info,)
+    ]
 
 
 def _workers() -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from kvideo.data.windows import iterate_blocks
 from kvideo.errors import DecodeError
 from kvideo.files import make_folder, write_bytes_atomic
 from kvideo.inference import Predictor
+from kvideo.members import fuse_scores, members_of
 from kvideo.results import EvaluationResult, VideoResult
 from kvideo.saving import ModelInfo, model_info
 from kvideo.scores import check_labels, summarize
@@ -68,12 +70,44 @@ def score_videos(
         yield _failed(videos.records[index], failed[index])
 
 
+def score_with_members(
+    model: keras.Model,
+    videos: VideoSet,
+    readers: Sequence[ClipReader],
+    views: Sequence[Views],
+    *,
+    batch_size: int,
+    workers: int,
+) -> Iterator[VideoResult]:
+    """As `score_videos`; of a late fusion each member's views are averaged before it is fused.
+
+    Args:
+        model: a classifier that carries its `ModelInfo`.
+        videos: what to score; labels may be missing.
+        readers: for each member, or for the model, one.
+        views: likewise.
+        batch_size: most clips that are run at once.
+        workers: decoding threads.
+    """
+    each = [
+        score_videos(Predictor(member, batch_size), videos, reader, own, workers)
+        for member, reader, own in zip(members_of(model), readers, views, strict=True)
+    ]
+    for results in zip(*each, strict=True):
+        failed = next((result for result in results if result.probabilities is None), None)
+        if failed is not None:
+            yield failed
+            continue
+        scores = [np.asarray(result.probabilities)[None] for result in results]
+        yield dataclasses.replace(results[0], probabilities=fuse_scores(model, scores)[0])
+
+
 def evaluate_model(
     model: keras.Model,
     videos: VideoSet,
-    reader: ClipReader,
+    reader: ClipReader | Sequence[ClipReader],
     *,
-    views: Views | None = None,
+    views: Views | Sequence[Views] | None = None,
     batch_size: int = 8,
     workers: int = 2,
     details: Mapping[str, Any] | None = None,
@@ -84,9 +118,10 @@ def evaluate_model(
     Args:
         model: a classifier that carries its `ModelInfo`.
         videos: labelled videos; class indices as in the model.
-        reader: reads clips as the model takes them.
+        reader: reads clips as the model takes them; of a late fusion one for each member.
         views: how many views a video has; by default what the model recommends. A model with a
-            label for each frame looks at the whole of every video instead.
+            label for each frame looks at the whole of every video instead. Of a late fusion one
+            for each member.
         batch_size: most clips that are run at once.
         workers: decoding threads.
         details: how the figures were made, for the record.
@@ -101,18 +136,23 @@ def evaluate_model(
             label for each frame and the other has not.
     """
     info = model_info(model)
+    readers = [reader] if isinstance(reader, ClipReader) else reader
     check_match(f'"{model.name}"', is_per_frame(model), videos.source, videos.per_frame)
     if is_per_frame(model):
         for record in videos.records:
             check_labels(record.path, record.labels, len(info.class_names), multi_label=True)
         predictor = Predictor(model, batch_size)
-        return _evaluate_frames(predictor, videos, reader, workers, info, details, on_video)
-    views = views or info.views
+        return _evaluate_frames(predictor, videos, readers[0], workers, info, details, on_video)
+    if views is None:
+        views = [part.views for part in info.members or (info,)]
+    views = [views] if isinstance(views, Views) else views
     for record in videos.records:
         check_labels(record.path, record.labels, len(info.class_names), info.multi_label)
     results = []
-    predictor = Predictor(model, batch_size)
-    for result in score_videos(predictor, videos, reader, views, workers):
+    scored = score_with_members(
+        model, videos, readers, views, batch_size=batch_size, workers=workers
+    )
+    for result in scored:
         results.append(result)
         if on_video is not None:
             on_video(result)
@@ -120,7 +160,7 @@ def evaluate_model(
         results,
         info.class_names,
         multi_label=info.multi_label,
-        views=views,
+        views=views[0] if len(views) == 1 else sum(map(len, views)),
         details=details,
     )
 

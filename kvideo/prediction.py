@@ -13,9 +13,10 @@ from kvideo.data.annotations import VideoRecord, VideoSet
 from kvideo.data.loading import ClipReader
 from kvideo.data.windows import iterate_blocks
 from kvideo.errors import DecodeError
-from kvideo.evaluation import score_videos
+from kvideo.evaluation import score_with_members
 from kvideo.inference import Predictor
-from kvideo.saving import ModelInfo, model_info
+from kvideo.members import fuse_scores, members_of
+from kvideo.saving import model_info
 from kvideo.segmentation.results import FrameResult, TimeSegment, plain_segments, segments_of
 from kvideo.segmentation.scoring import is_per_frame, score_frames
 
@@ -106,9 +107,9 @@ class Prediction:
 def predict_files(
     model: keras.Model,
     paths: Sequence[str],
-    reader: ClipReader,
+    reader: ClipReader | Sequence[ClipReader],
     *,
-    views: Views | None = None,
+    views: Views | Sequence[Views] | None = None,
     timeline_step: float | None = None,
     batch_size: int = 8,
     workers: int = 2,
@@ -118,8 +119,9 @@ def predict_files(
     Args:
         model: a classifier that carries its `ModelInfo`.
         paths: video files.
-        reader: reads clips as the model takes them.
-        views: how many views a video has; by default what the model recommends.
+        reader: reads clips as the model takes them; of a late fusion one for each member.
+        views: how many views a video has; by default what the model recommends. Of a late fusion
+            one for each member.
         timeline_step: seconds between clips of a timeline; None for no timeline. With one, the
             probabilities are the mean over the timeline's clips. A model with a label for each
             frame always looks at the whole video, with the steps of its clips, and the
@@ -128,19 +130,31 @@ def predict_files(
         workers: decoding threads.
     """
     info = model_info(model)
-    predictor = Predictor(model, batch_size)
+    readers = [reader] if isinstance(reader, ClipReader) else reader
     records = tuple(VideoRecord(str(path)) for path in paths)
     if is_per_frame(model):
-        blocks = iterate_blocks(records, reader, workers)
+        predictor = Predictor(model, batch_size)
+        blocks = iterate_blocks(records, readers[0], workers)
         for scored in score_frames(predictor, records, blocks):
             yield _over_time(scored, info.class_names)
         return
     if timeline_step is not None:
+        predictors = [Predictor(member, batch_size) for member in members_of(model)]
         for record in records:
-            yield _with_timeline(predictor, record, reader, info, timeline_step)
+            yield _with_timeline(model, predictors, record, readers, timeline_step)
         return
+    if views is None:
+        views = [part.views for part in info.members or (info,)]
     videos = VideoSet(records, info.class_names, info.multi_label)
-    for result in score_videos(predictor, videos, reader, views or info.views, workers):
+    results = score_with_members(
+        model,
+        videos,
+        readers,
+        [views] if isinstance(views, Views) else views,
+        batch_size=batch_size,
+        workers=workers,
+    )
+    for result in results:
         yield Prediction(result.path, info.class_names, result.probabilities, error=result.error)
 
 
@@ -153,19 +167,25 @@ def _over_time(result: FrameResult, class_names: tuple[str, ...]) -> Prediction:
 
 
 def _with_timeline(
-    predictor: Predictor, record: VideoRecord, reader: ClipReader, info: ModelInfo, step: float
+    model: keras.Model,
+    predictors: Sequence[Predictor],
+    record: VideoRecord,
+    readers: Sequence[ClipReader],
+    step: float,
 ) -> Prediction:
+    """Of a late fusion, the clips of all members have the same middles."""
+    names = model_info(model).class_names
     try:
-        times, blocks = reader.timeline(record, step)
-        rows = np.concatenate([predictor(block) for block in blocks])
-        first, last, _ = reader.span(record)
+        longest = max(readers, key=lambda reader: reader.spec.span)
+        times = longest.timeline(record, step)
+        scores = [
+            np.concatenate([predictor(block) for block in reader.clips_around(record, times)])
+            for predictor, reader in zip(predictors, readers, strict=True)
+        ]
+        first, last, _ = longest.span(record)
     except DecodeError as error:
-        return Prediction(record.path, info.class_names, None, error=error.detail)
+        return Prediction(record.path, names, None, error=error.detail)
+    rows = fuse_scores(model, scores)
     # A clip speaks for the time that is nearer to its middle than to that of any other.
     edges = np.concatenate([[first], (times[1:] + times[:-1]) / 2, [last]])
-    return Prediction(
-        record.path,
-        info.class_names,
-        rows.mean(axis=0, dtype=np.float64),
-        Timeline(times, rows, edges),
-    )
+    return Prediction(record.path, names, rows.mean(axis=0), Timeline(times, rows, edges))

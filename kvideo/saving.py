@@ -55,6 +55,39 @@ class BuilderInfo:
 
 
 @dataclasses.dataclass(frozen=True)
+class Member:
+    """One of the models of a late fusion.
+
+    Args:
+        clip_spec: what one of its clips is.
+        views: recommended for testing.
+        builder: where its code comes from.
+    """
+
+    clip_spec: ClipSpec
+    views: Views
+    builder: BuilderInfo | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "clip_spec": self.clip_spec.to_json(),
+            "views": dataclasses.asdict(self.views),
+            "builder": dataclasses.asdict(self.builder) if self.builder else None,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Member:
+        """The inverse of `to_json`."""
+        builder = values["builder"]
+        return cls(
+            ClipSpec.from_json(values["clip_spec"]),
+            Views(**values["views"]),
+            BuilderInfo(**builder) if builder else None,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelInfo:
     """What a model file says besides weights and graph.
 
@@ -66,6 +99,8 @@ class ModelInfo:
         builder: where the model's code comes from; None for a model of the user's own.
         per_frame: a label for each frame, (B, T, C), rather than one for the clip; `save_model`
             finds that out.
+        members: of a late fusion, the models that it is made of, each with clips of its own; then
+            `clip_spec`, `views` and `builder` are those of the first.
     """
 
     clip_spec: ClipSpec
@@ -74,18 +109,18 @@ class ModelInfo:
     views: Views = Views()
     builder: BuilderInfo | None = None
     per_frame: bool = False
+    members: tuple[Member, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {
             "format": _FORMAT,
             "kvideo_version": __version__,
-            "clip_spec": self.clip_spec.to_json(),
+            **Member(self.clip_spec, self.views, self.builder).to_json(),
             "class_names": list(self.class_names),
             "multi_label": self.multi_label,
-            "views": dataclasses.asdict(self.views),
-            "builder": dataclasses.asdict(self.builder) if self.builder else None,
             "per_frame": self.per_frame,
+            "members": [member.to_json() for member in self.members],
         }
 
     @classmethod
@@ -100,14 +135,15 @@ class ModelInfo:
                 f"it was written by kvideo {values.get('kvideo_version')}, this is {__version__}: "
                 "`pip install -U kvideo`."
             )
-        builder = values["builder"]
+        first = Member.from_json(values)
         return cls(
-            clip_spec=ClipSpec.from_json(values["clip_spec"]),
+            clip_spec=first.clip_spec,
             class_names=tuple(values["class_names"]),
             multi_label=values["multi_label"],
-            views=Views(**values["views"]),
-            builder=BuilderInfo(**builder) if builder else None,
+            views=first.views,
+            builder=first.builder,
             per_frame=values.get("per_frame", False),
+            members=tuple(Member.from_json(member) for member in values.get("members", ())),
         )
 
 
@@ -137,6 +173,18 @@ def model_info(model: keras.Model | str | os.PathLike[str]) -> ModelInfo:
             "give it `model.kvideo_info = kvideo.saving.ModelInfo(…)`."
         )
     return info
+
+
+def check_single(info: ModelInfo, what: str) -> None:
+    """Refuses a late fusion where one model with one kind of clip is needed.
+
+    Raises:
+        UsageError: it is one; the message begins with `what`.
+    """
+    if info.members:
+        raise UsageError(
+            f"{what} a single model; this is a fusion of {len(info.members)}. Name one of them."
+        )
 
 
 def save_model(
@@ -238,8 +286,9 @@ def load_model(path: str | os.PathLike[str], *, precision: str = "float32") -> k
     check_choice("precision", precision, PRECISIONS)
     path = model_file(path)
     info = read_info(path)
-    if info.builder:
-        _import_builder(info.builder, path)
+    for part in info.members or (info,):
+        if part.builder:
+            _import_builder(part.builder, path)
     import keras
 
     import kvideo.layers  # noqa: F401  registers the layers

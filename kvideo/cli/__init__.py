@@ -17,6 +17,7 @@ from kvideo.errors import TERMINATED, KVideoError
 COMMANDS = {
     "fit": "Train a model on a folder of videos.",
     "evaluate": "Test a model over many views of each video.",
+    "fuse": "Join trained models to one, by their scores.",
     "predict": "Label video files, or follow a live stream.",
     "features": "Write what a layer says of each video into files.",
     "export": "Write a model for other programs: SavedModel, ONNX, LiteRT.",

@@ -184,21 +184,33 @@ class ClipReader:
         crops = [_cut(clips, window.crop) for window in windows]
         return parts, np.stack(crops, axis=1).reshape(-1, *self.spec.shape)
 
-    def timeline(self, record: VideoRecord, step: float) -> tuple[np.ndarray, Iterator[np.ndarray]]:
-        """Centre times (N,) in seconds of clips every `step` seconds, and the clips, in blocks.
-
-        Blocks (at most 16, T, H, W, C) are decoded one after the other: memory does not
-        grow with the video's length.
+    def timeline(self, record: VideoRecord, step: float) -> np.ndarray:
+        """Centre times (N,) in seconds of clips every `step` seconds over a video.
 
         Raises:
             DecodeError: the video gives no frames.
         """
-        with self._open(record) as reader:
-            first, last = self._span(record, reader.info.duration)
+        first, last, _ = self.span(record)
         room = max(0.0, last - first - self.spec.span)
         starts = first + np.arange(int(room / step + 1e-9) + 1) * step
-        centres = starts + min(self.spec.span, last - first) / 2
-        return centres, self.clips_at(record, starts, last)
+        return starts + min(self.spec.span, last - first) / 2
+
+    def clips_around(self, record: VideoRecord, centres: np.ndarray) -> Iterator[np.ndarray]:
+        """Clips in the middle of which given times are, as far as the video reaches, in blocks.
+
+        Blocks (at most 16, T, H, W, C) are decoded one after the other: memory does not grow with
+        the video's length.
+
+        Args:
+            record: of the video.
+            centres: (N,) seconds, in order.
+
+        Raises:
+            DecodeError: the video gives no frames.
+        """
+        first, last, _ = self.span(record)
+        latest = max(first, last - self.spec.span)
+        return self.clips_at(record, np.clip(centres - self.spec.span / 2, first, latest), last)
 
     def clips_at(
         self, record: VideoRecord, starts: np.ndarray, end: float, block_size: int = _BLOCK

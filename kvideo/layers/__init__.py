@@ -12,9 +12,11 @@ from kvideo.layers.frames import (
     FoldWindows,
     FramesToChannels,
     LastFrame,
+    MiddleFrame,
     RepeatFrames,
     SlowFrames,
     SpatialPooling,
+    TakeChannels,
     UnfoldTime,
 )
 from kvideo.layers.inflation import (
@@ -29,6 +31,7 @@ from kvideo.layers.mean_cube import MeanCubeSubtraction
 from kvideo.layers.nonlocal_block import NonLocalBlock3D
 from kvideo.layers.normalization import BatchNorm, ReLU
 from kvideo.layers.pixels import PixelNormalization
+from kvideo.layers.score_fusion import WeightedMean
 
 __all__ = [
     "BatchNorm",
@@ -41,9 +44,9 @@ __all__ = [
     "ConvRNNCell",
     "DepthwiseConv3D",
     "DropPath",
-    "FlowNormalization",
     "EdgeConv3D",
     "EdgeDepthwiseConv3D",
+    "FlowNormalization",
     "FoldTime",
     "FoldWindows",
     "FramePadding",
@@ -52,6 +55,7 @@ __all__ = [
     "GroupedConv3D",
     "LastFrame",
     "MeanCubeSubtraction",
+    "MiddleFrame",
     "NonLocalBlock3D",
     "Norm",
     "PerFrame",
@@ -60,7 +64,9 @@ __all__ = [
     "RepeatFrames",
     "SlowFrames",
     "SpatialPooling",
+    "TakeChannels",
     "UnfoldTime",
+    "WeightedMean",
     "ZeroPadding3D",
     "batch_norm",
     "conv_unit",

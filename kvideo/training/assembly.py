@@ -110,7 +110,9 @@ def assemble(
         + (_why_not_mirrored(experiment, videos) or "mirrored at random.")
     )
     if reader.flow is not None:
-        say(f"Optical flow is computed once for each video, and kept in {reader.flow.cache.folder}.")
+        say(
+            f"Optical flow is computed once for each video, and kept in {reader.flow.cache.folder}."
+        )
     weights = None
     if experiment.class_weights == "balanced":
         over_time = videos.per_frame
