@@ -21,7 +21,7 @@ from typing import Any
 from kvideo.errors import KVideoError, UsageError, check_choice
 from kvideo.measuring import INFERENCE, PEAK, TRAINING, Request
 from kvideo.registry import MODELS, find
-from kvideo.saving import model_file, read_info
+from kvideo.saving import check_single, model_file, read_info
 from kvideo.text import plural
 
 PHASES = (INFERENCE, TRAINING)
@@ -233,7 +233,8 @@ def _what(
                 "takes others."
             )
         file = model_file(name)
-        read_info(file)  # a wrong file is told before TensorFlow is imported
+        # A wrong file is told before TensorFlow is imported.
+        check_single(read_info(file), "what is measured is")
         return {"file": str(file)}
     find(MODELS, name)
     shape = None if input_shape is None else tuple(input_shape)

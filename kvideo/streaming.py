@@ -19,7 +19,7 @@ from kvideo.errors import UsageError
 from kvideo.folding import can_fold, fold_batch_norm
 from kvideo.hardware import choose_precision, use_xla
 from kvideo.inference import Predictor
-from kvideo.saving import ModelInfo, load_model, model_info
+from kvideo.saving import ModelInfo, check_single, load_model, model_info
 from kvideo.stepping import NotCausalError, SteppedModel
 
 
@@ -270,6 +270,9 @@ def _info(model: keras.Model) -> ModelInfo:
         raise UsageError(
             f"model must be a keras.Model, a .keras file or a run's folder, not {model!r}."
         )
+    info = getattr(model, "kvideo_info", None)
+    if isinstance(info, ModelInfo):
+        check_single(info, "a stream is followed by")
     try:
         shape = model.input_shape
     except (AttributeError, ValueError):  # a model that was never called
@@ -279,7 +282,7 @@ def _info(model: keras.Model) -> ModelInfo:
             f'to follow a stream the model "{model.name}" must take one RGB clip of a fixed size, '
             f"(None, T, H, W, 3), not {shape or 'an unknown input'}."
         )
-    if getattr(model, "kvideo_info", None) is not None:
+    if info is not None:
         return model_info(model)
     spec = ClipSpec(shape[1], DEFAULT_FRAME_RATE, shape[2:4], framing="stretch")
     return ModelInfo(spec, tuple(str(index) for index in range(model.output_shape[-1])))

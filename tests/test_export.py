@@ -568,7 +568,7 @@ def test_a_fault_shows_where_one_class_has_all_of_the_probability(tmp_path, monk
     kernel.assign(kernel * 1.1)
     right, wrong = (np.asarray(network(clips)) for network in (model, faulty))
     assert right.max(axis=1).min() > 0.999 and np.abs(right - wrong).max() < 1e-3
-    monkeypatch.setattr("kvideo.exporting.api._sample_clips", lambda spec, count: clips)
+    monkeypatch.setattr("kvideo.exporting.api._sample_clips", lambda info, count: {"clip": clips})
     assert kvideo.export(model, tmp_path / "right.onnx").max_difference < 1e-2
     monkeypatch.setattr("kvideo.exporting.api._folded", lambda network: faulty)
     with pytest.raises(KVideoError, match="differ from those of the Keras model"):

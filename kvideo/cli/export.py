@@ -116,9 +116,10 @@ def _native_messages_dropped() -> Iterator[None]:
 
 
 def _show(result: ExportResult) -> None:
-    rows = {
-        "size": f"{result.num_bytes / 1e6:.1f} MB",
-        "input": _describe(result.input),
+    rows = {"size": f"{result.num_bytes / 1e6:.1f} MB"}
+    for number, tensor in enumerate(result.inputs, 1):
+        rows["input" if len(result.inputs) == 1 else f"input {number}"] = _describe(tensor)
+    rows |= {
         "output": _describe(result.output),
         "difference": f"at most {result.max_difference:.1e} from the Keras model "
         f"({result.allowed_difference:.1e} is allowed)",

@@ -18,11 +18,10 @@ from kvideo.noise import noise_clips
 from kvideo.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import keras
 
-    from kvideo.clip_spec import ClipSpec
     from kvideo.saving import ModelInfo
 
 __all__ = ["DYNAMIC", "FORMATS", "ExportResult", "export"]
@@ -45,7 +44,7 @@ class ExportResult:
         format: one of `FORMATS`.
         info: the JSON file that describes it.
         labels: the text file with the class names.
-        input: name, shape (None: any size), dtype and layout.
+        inputs: name, shape (None: any size), dtype and layout of each; a late fusion has several.
         output: name, shape and dtype.
         max_difference: the largest difference from the Keras model's outputs, on test clips.
         allowed_difference: what would still have been accepted.
@@ -56,15 +55,20 @@ class ExportResult:
     format: str
     info: str
     labels: str
-    input: dict[str, Any]
+    inputs: list[dict[str, Any]]
     output: dict[str, Any]
     max_difference: float
     allowed_difference: float
     num_bytes: int
 
+    @property
+    def input(self) -> dict[str, Any]:
+        """The first of `inputs`, mostly the only one."""
+        return self.inputs[0]
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "input": self.input}
 
 
 def export(
@@ -81,9 +85,10 @@ def export(
 
     What is written takes clips as they come from a decoder (RGB, 0..255, `uint8`; flow in
     `float32`) and gives probabilities: the normalization is inside. Class names and clip settings
-    lie beside it. Batch norms are folded into the convolutions. Before anything is kept, it is
-    loaded again by the program that will run it (TensorFlow, ONNX Runtime, LiteRT's plain
-    interpreter), and its outputs on test clips are compared with those of the Keras model.
+    lie beside it. A late fusion takes a clip for each of its members, `clip_1`, `clip_2` …, and
+    fuses what is said of these. Batch norms are folded into the convolutions. Before anything is
+    kept, it is loaded again by the program that will run it (TensorFlow, ONNX Runtime, LiteRT's
+    plain interpreter), and its outputs on test clips are compared with those of the Keras model.
 
     Args:
         model: a `keras.Model` that carries its `ModelInfo`, a `.keras` file or a run's folder.
@@ -114,13 +119,14 @@ def export(
     kind.check_installed()
     with Progress(3, f"exporting to {kind.title}", unit="step", quiet=not verbose) as progress:
         network, info = _load(model)
-        clips = _sample_clips(info.clip_spec, size or 2)
-        expected = np.asarray(network(clips, training=False))
+        clips = _sample_clips(info, size or 2)
+        given = list(clips.values())
+        expected = np.asarray(network(given if len(given) > 1 else given[0], training=False))
         progress.update()
         with place.writing() as temporary:
             folded = _folded(network)
             scores = functools.partial(_scores, activation=_last_activation(network))
-            counts = (size,) if size else (len(clips), 1)  # of any batch size, two are tried
+            counts = (size,) if size else (len(expected), 1)  # of any batch size, two are tried
             found = _convert(folded, clips, counts, kind, size, temporary.model)
             progress.update()
             allowed = float(tolerance * max(1.0, np.abs(scores(expected)).max()))
@@ -136,13 +142,15 @@ def export(
                 format=kind.name,
                 info=str(place.info),
                 labels=str(place.labels),
-                input=_tensor(INPUT, size, clips) | {"layout": _LAYOUT},
+                inputs=[
+                    _tensor(name, size, each) | {"layout": _LAYOUT} for name, each in clips.items()
+                ],
                 output=_tensor(_output_name(network), size, expected),
                 max_difference=difference,
                 allowed_difference=allowed,
                 num_bytes=_num_bytes(temporary.model),
             )
-            kept = ("format", "input", "output", "max_difference", "allowed_difference")
+            kept = ("format", "input", "inputs", "output", "max_difference", "allowed_difference")
             about = {name: getattr(result, name) for name in kept}
             temporary.describe({**info.to_json(), "export": about}, info.class_names)
             progress.update()
@@ -166,16 +174,18 @@ def _load(model: Any) -> tuple[keras.Model, ModelInfo]:
     if isinstance(model, str | os.PathLike):
         model = load_model(model)
     info = model_info(model)
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    specs = [part.clip_spec for part in info.members or (info,)]
+    if len(model.inputs) != len(specs) or len(model.outputs) != 1:
         raise UsageError(
             f'"{model.name}" has {len(model.inputs)} inputs and {len(model.outputs)} outputs; only '
-            "models from one clip to one output can be exported."
+            "models from one clip to one output, and late fusions of these, can be exported."
         )
-    if model.input_shape[1:] != info.clip_spec.shape:
-        raise UsageError(
-            f'"{model.name}" takes clips of {model.input_shape[1:]}, its ClipSpec says '
-            f"{info.clip_spec.shape}."
-        )
+    for tensor, spec in zip(model.inputs, specs, strict=True):
+        if tuple(tensor.shape[1:]) != spec.shape:
+            raise UsageError(
+                f'"{model.name}" takes clips of {tuple(tensor.shape[1:])}, its ClipSpec says '
+                f"{spec.shape}."
+            )
     types = {layer.compute_dtype for layer in model._flatten_layers()} - {"float32"}
     if types:
         raise UsageError(
@@ -185,12 +195,16 @@ def _load(model: Any) -> tuple[keras.Model, ModelInfo]:
     return model, info
 
 
-def _sample_clips(spec: ClipSpec, count: int) -> np.ndarray:
-    """Clips (count, T, H, W, C), always the same: one of coarse patterns, the others of noise."""
-    clips = noise_clips(spec.shape, count)
-    _, height, width, _ = spec.shape
-    coarse = clips[0, :, ::_COARSE, ::_COARSE].repeat(_COARSE, axis=1).repeat(_COARSE, axis=2)
-    clips[0] = coarse[:, :height, :width]
+def _sample_clips(info: ModelInfo, count: int) -> dict[str, np.ndarray]:
+    """Of each input, clips (count, T, H, W, C), always the same: coarse patterns, then noise."""
+    specs = [part.clip_spec for part in info.members or (info,)]
+    names = [INPUT] if len(specs) == 1 else [f"{INPUT}_{n + 1}" for n in range(len(specs))]
+    clips = {}
+    for name, spec in zip(names, specs, strict=True):
+        _, height, width, _ = spec.shape
+        clips[name] = noise_clips(spec.shape, count)
+        coarse = clips[name][0, :, ::_COARSE, ::_COARSE].repeat(_COARSE, axis=1)
+        clips[name][0] = coarse.repeat(_COARSE, axis=2)[:, :height, :width]
     return clips
 
 
@@ -206,7 +220,7 @@ def _folded(network: keras.Model) -> keras.Model:
 
 def _convert(
     network: keras.Model,
-    clips: np.ndarray,
+    clips: Mapping[str, np.ndarray],
     counts: Sequence[int],
     kind: Format,
     size: int | None,
@@ -215,13 +229,18 @@ def _convert(
     """Writes the model to `path`, loads it from there, and runs it on so many of the clips."""
     import tensorflow as tf
 
-    shape = (size, *network.input_shape[1:])
-    spec = tf.TensorSpec(shape, tf.as_dtype(clips.dtype), name=INPUT)
+    specs = [
+        tf.TensorSpec((size, *each.shape[1:]), tf.as_dtype(each.dtype), name=name)
+        for name, each in clips.items()
+    ]
     module = kind.module()
     try:
-        module.write(network, path, [spec], _output_name(network))
+        module.write(network, path, specs, _output_name(network))
         run = module.load(path)
-        return [np.asarray(run(clips[:count])) for count in counts]
+        return [
+            np.asarray(run({name: each[:count] for name, each in clips.items()}))
+            for count in counts
+        ]
     except Exception as cause:  # each converter and runtime has its own ways to fail
         if is_disk_full(cause) or isinstance(cause, KVideoError | MemoryError):
             raise

@@ -52,7 +52,8 @@ def _works(part: keras.Model, kind: Format, batch: int | None) -> bool:
         path = Path(folder) / f"layer{kind.ending or ''}"
         try:
             module.write(part, path, specs, "output")
-            module.load(path)(np.zeros((batch or 2, *specs[0].shape[1:]), part.inputs[0].dtype))
+            zeros = np.zeros((batch or 2, *specs[0].shape[1:]), part.inputs[0].dtype)
+            module.load(path)({specs[0].name: zeros})
         except Exception:  # whatever a converter raises, it means the same here
             return False
     return True

@@ -6,7 +6,7 @@ others (`kvideo.exporting.rewrites`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -34,8 +34,8 @@ def write(model: keras.Model, path: Path, specs: Sequence[tf.TensorSpec], output
     path.write_bytes(converter.convert())
 
 
-def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """The function from clips to outputs that a file holds, in the plain interpreter.
+def load(path: Path) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+    """The function from clips, by name, to outputs that a file holds, in the plain interpreter.
 
     TensorFlow's own interpreter would not do: it brings all of TensorFlow's operations along.
     """
@@ -43,10 +43,9 @@ def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
     interpreter = Interpreter(model_path=str(path))
     run = interpreter.get_signature_runner(SIGNATURE)
-    (clip,) = run.get_input_details()
 
-    def outputs(clips: np.ndarray) -> np.ndarray:
-        (result,) = run(**{clip: clips}).values()
+    def outputs(clips: Mapping[str, np.ndarray]) -> np.ndarray:
+        (result,) = run(**clips).values()
         return result
 
     return outputs

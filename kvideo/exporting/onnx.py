@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -48,12 +48,11 @@ def write(model: keras.Model, path: Path, specs: Sequence[tf.TensorSpec], output
     path.write_bytes(proto.SerializeToString())
 
 
-def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """The function from clips to outputs that a file holds, in ONNX Runtime on the CPU."""
+def load(path: Path) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+    """The function from clips, by name, to outputs that a file holds, in ONNX Runtime (CPU)."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    (clip,) = session.get_inputs()
-    return lambda clips: session.run(None, {clip.name: clips})[0]
+    return lambda clips: session.run(None, dict(clips))[0]

@@ -16,7 +16,7 @@ from kvideo.data.sampling import Augmentation
 from kvideo.errors import DecodeError, UsageError, check_choice
 from kvideo.files import make_folder, write_text_atomic
 from kvideo.registry import DECODERS, MODELS, find
-from kvideo.saving import read_info
+from kvideo.saving import check_single, read_info
 from kvideo.text import plural
 from kvideo.training.videos import read_videos
 
@@ -283,7 +283,7 @@ def run(
         find(MODELS, experiment.model)  # wrong names are told before anything is read
     find(DECODERS, experiment.decoder)
     if experiment.weights and experiment.weights.endswith(".keras"):
-        read_info(experiment.weights)
+        check_single(read_info(experiment.weights), "training begins with")
     folder = _run_folder(experiment, resume, overwrite)
     videos, validation = read_videos(experiment, say)
     if prepare is not None:
