@@ -309,8 +309,8 @@ def test_views_of_many_videos_come_in_their_order(with_bad_ones) -> None:
 def test_a_timeline_is_the_clips_one_by_one(tmp_path: Path, start, end) -> None:
     path = write_video(tmp_path / "long.mp4", drifting(2, 4, frames=60))  # 6 s: blocks of 16 clips
     record, reader, step = VideoRecord(str(path), start=start, end=end), clip_reader(SPEC), 0.25
-    centres, blocks = reader.timeline(record, step)
-    clips = list(blocks)
+    centres = reader.timeline(record, step)
+    clips = list(reader.clips_around(record, centres))
     assert all(len(block) <= 16 for block in clips)
     assert len(clips) > 1 or end is not None
     together = np.concatenate(clips)
@@ -328,8 +328,8 @@ def test_a_timeline_is_the_clips_one_by_one(tmp_path: Path, start, end) -> None:
 
 def test_a_timeline_of_a_video_shorter_than_a_clip(videos) -> None:
     reader = clip_reader(ClipSpec(40, 10.0, (16, 16)))
-    centres, blocks = reader.timeline(videos.records[0], 1.0)
-    (block,) = blocks
+    centres = reader.timeline(videos.records[0], 1.0)
+    (block,) = reader.clips_around(videos.records[0], centres)
     np.testing.assert_allclose(centres, [0.6])
     assert block.shape == (1, 40, 16, 16, 3)
     assert (block[0, 12:] == block[0, 11]).all() and (block[0, 0] != block[0, 11]).any()
