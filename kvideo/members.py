@@ -34,7 +34,7 @@ def join_members(models: Sequence[keras.Model], fusion: keras.Model) -> keras.Mo
         if network is None:
             raise UsageError(f'the model "{model.name}" is not functional and cannot be fused.')
         clip = keras.Input(network.input_shape[1:], name=_CLIP.format(number), dtype="float32")
-        part = keras.Model(network.inputs, network.outputs, name=_MEMBER.format(number))
+        part = keras.Model(network.input, network.output, name=_MEMBER.format(number))
         inputs.append(clip)
         scores.append(part(clip))
     joined = keras.Model(inputs, fusion(scores), name="late_fusion")

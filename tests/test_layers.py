@@ -17,9 +17,11 @@ from kvideo.layers import (
     DropPath,
     FoldTime,
     FramesToChannels,
+    MiddleFrame,
     Norm,
     PixelNormalization,
     ReLU,
+    TakeChannels,
     UnfoldTime,
     ZeroPadding3D,
     conv_unit,
@@ -43,6 +45,8 @@ CASES = {
     "fold_vectors": (FoldTime, {}, (2, 3, 4), (6, 4), {}),
     "unfold": (UnfoldTime, {"num_frames": 3}, (6, 4, 5, 2), (2, 3, 4, 5, 2), {}),
     "frames_to_channels": (FramesToChannels, {}, (2, 3, 4, 5, 6), (2, 4, 5, 18), {}),
+    "middle_frame": (MiddleFrame, {}, (2, 4, 3, 5, 6), (2, 1, 3, 5, 6), {}),
+    "take_channels": (TakeChannels, {"first": 3, "count": 2}, (2, 3, 4, 5), (2, 3, 4, 2), {}),
     "relu": (ReLU, {}, (2, 3, 4, 5, 6), (2, 3, 4, 5, 6), {}),
     "zero_padding": (ZeroPadding3D, {"padding": (1, 2, 3)}, (2, 3, 4, 5, 6), (2, 5, 8, 11, 6), {}),
     "batch_norm": (
@@ -150,6 +154,17 @@ def test_fold_and_unfold_keep_the_frames_of_a_clip_together(rng):
 def test_unfold_needs_a_frame():
     with pytest.raises(UsageError, match="num_frames"):
         UnfoldTime(0)
+
+
+def test_the_middle_frame_and_some_channels(rng):
+    clips = rng.normal(size=(2, 5, 4, 3, 5)).astype("float32")
+    np.testing.assert_array_equal(MiddleFrame()(clips), clips[:, 2:3])
+    np.testing.assert_array_equal(MiddleFrame()(clips[:, :4]), clips[:, 2:3])
+    np.testing.assert_array_equal(TakeChannels(3, 2)(clips), clips[..., 3:])
+    with pytest.raises(UsageError, match="channels 4 to 5 cannot be taken from 5"):
+        TakeChannels(4, 2)(clips)
+    with pytest.raises(UsageError, match="cannot be taken"):
+        TakeChannels(0, 0)
 
 
 def test_frames_become_channels_in_order(rng):
