@@ -76,13 +76,7 @@ def single_frame(
     """
     weights_name, weights_file = check_weights(weights, (IMAGENET,))
     shape = check_input_shape(input_shape)
-    network = backbone_2d(
-        backbone,
-        weights=weights_name,
-        widths=widths,
-        norm=_norm(batch_norm),
-        channels=shape[-1],
-    )
+    network = _network(backbone, weights_name, widths, batch_norm, shape)
     inputs, x = _each_frame(network, shape)
     x = keras.layers.GlobalAveragePooling3D(name="features")(x)
     outputs = classifier_head(x, num_classes, classifier_activation, dropout)
@@ -129,13 +123,7 @@ def late_fusion(
     check_choice("fusion", fusion, FUSIONS)
     weights_name, weights_file = check_weights(weights, (IMAGENET,))
     shape = check_input_shape(input_shape)
-    network = backbone_2d(
-        backbone,
-        weights=weights_name,
-        widths=widths,
-        norm=_norm(batch_norm),
-        channels=shape[-1],
-    )
+    network = _network(backbone, weights_name, widths, batch_norm, shape)
     inputs, x = _each_frame(network, shape)
     if fusion == "average":
         x = keras.layers.GlobalAveragePooling3D(name="features")(x)
@@ -185,13 +173,7 @@ def early_fusion(
     """
     weights_name, weights_file = check_weights(weights, (IMAGENET,))
     shape = check_input_shape(input_shape)
-    network = backbone_2d(
-        backbone,
-        weights=weights_name,
-        widths=widths,
-        norm=_norm(batch_norm),
-        channels=shape[-1],
-    )
+    network = _network(backbone, weights_name, widths, batch_norm, shape)
     inputs, x = clip_input(shape, **network.pixels)
     x = FramesToChannels(name="frames_to_channels")(x)  # (B, H, W, 3T)
     x = network.build(x)
@@ -251,6 +233,13 @@ def slow_fusion(
 
 def _norm(batch_norm: bool) -> Norm | None:
     return NORM if batch_norm else None
+
+
+def _network(
+    backbone: str, weights: str | None, widths: Sequence[int], batch_norm: bool, shape: Shape
+) -> Backbone:
+    norm = _norm(batch_norm)
+    return backbone_2d(backbone, weights=weights, widths=widths, norm=norm, channels=shape[-1])
 
 
 def _each_frame(network: Backbone, shape: Shape) -> tuple[Any, Any]:
