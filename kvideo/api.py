@@ -395,7 +395,7 @@ def _test_part(data: Any, root: Any, split: str | None, info: Any, per_frame: bo
 
 def _readers(info: ModelInfo, changed: ClipSpec | None, decoder: str) -> list[ClipReader]:
     """One for the model, or for each member of a late fusion."""
-    from kvideo.data.pipeline import clip_reader
+    from kvideo.data.pipeline import clip_readers
     from kvideo.saving import check_single
 
     if changed is not None:
@@ -404,8 +404,8 @@ def _readers(info: ModelInfo, changed: ClipSpec | None, decoder: str) -> list[Cl
             raise UsageError(
                 f"the model takes clips of {info.clip_spec.shape}, not {changed.shape}."
             )
-        return [clip_reader(changed, decoder)]
-    return [clip_reader(part.clip_spec, decoder) for part in info.members or (info,)]
+        return clip_readers([changed], decoder)
+    return clip_readers([part.clip_spec for part in info.members or (info,)], decoder)
 
 
 def _views(info: ModelInfo, num_clips: int | None, num_crops: int | None) -> list[Views]:

@@ -327,22 +327,22 @@ class _Scores:
         decoder: str,
         on_video: Callable[[], None],
     ) -> _Scores:
-        from kvideo.data.pipeline import clip_reader
+        from kvideo.data.pipeline import clip_readers
         from kvideo.data.threads import default_workers
         from kvideo.evaluation import score_videos
         from kvideo.inference import Predictor
         from kvideo.saving import model_info
         from kvideo.scores import check_labels
 
-        multi_label = model_info(networks[0]).multi_label
+        infos = [model_info(network) for network in networks]
+        multi_label = infos[0].multi_label
         classes = len(videos.class_names)
         for record in videos.records:
             check_labels(record.path, record.labels, classes, multi_label)
         each = []
-        for network in networks:
-            info = model_info(network)
+        readers = clip_readers([info.clip_spec for info in infos], decoder)
+        for network, info, reader in zip(networks, infos, readers, strict=True):
             views = dataclasses.replace(info.views, num_clips=num_clips or info.views.num_clips)
-            reader = clip_reader(info.clip_spec, decoder)
             predictor = Predictor(network, batch_size)
             each.append(
                 score_videos(predictor, videos, reader, views, workers or default_workers())

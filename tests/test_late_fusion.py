@@ -193,6 +193,20 @@ def test_export(runs, tiny_videos, tmp_path, ending, method) -> None:
     assert len(json.loads(Path(result.info).read_text())["members"]) == 2
 
 
+def test_two_members_of_flow_share_it(runs, tiny_videos, tmp_path, monkeypatch) -> None:
+    from kvideo.flow.coding import FlowCoder
+
+    calls, original = [], FlowCoder.estimate
+    monkeypatch.setattr(
+        FlowCoder, "estimate", lambda self, a, b: calls.append(1) or original(self, a, b)
+    )
+    spec = ClipSpec(5, 10.0, (16, 16), "flow")
+    other = model_file(tmp_path / "other.keras", "slow_fusion", spec, seed=4)
+    fuse([runs[1], other], tiny_videos, out=tmp_path / "fused", verbose=False)
+    kvideo.evaluate(tmp_path / "fused", tiny_videos, verbose=False)
+    assert len(calls) == 12 * 11
+
+
 def test_a_timeline_of_clips_with_the_same_middles(runs, tiny_videos, tmp_path) -> None:
     long = write_video(tmp_path / "long.mp4", drifting(2, 5, frames=50))
     fuse(runs[:2], tiny_videos, out=tmp_path / "fused", verbose=False)

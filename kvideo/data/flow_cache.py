@@ -14,6 +14,7 @@ import json
 import os
 import threading
 import time
+import weakref
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ _VERSION = 2
 _INDEX = "flow.json"
 _BLOCK = 32  # frames decoded at once
 _HASHED = 2**22
+_LOCKS: weakref.WeakValueDictionary[str, threading.Lock] = weakref.WeakValueDictionary()
+_LOCKS_LOCK = threading.Lock()
 
 
 class FlowTrack:
@@ -119,8 +122,6 @@ class FlowCache:
         self._opener, self._workers = opener, workers
         self.coder = FlowCoder(self.settings)
         self._digests: dict[tuple[str, int, int], str] = {}
-        self._locks: dict[str, threading.Lock] = {}
-        self._lock = threading.Lock()
 
     def of(
         self, path: str | os.PathLike[str], on_flow: Callable[[float], None] | None = None
@@ -137,9 +138,7 @@ class FlowCache:
         """
         path = os.fspath(path)
         target = self._target(path)
-        with self._lock:
-            lock = self._locks.setdefault(target.name, threading.Lock())
-        with lock:  # nobody computes what another is computing
+        with _lock_of(target):  # nobody computes what another is computing
             if (track := _open_track(target)) is not None:
                 return track
             make_folder(self.folder)
@@ -227,6 +226,11 @@ class FlowCache:
         if known is not None:
             self._digests[known] = digest.hexdigest()
         return digest.hexdigest()
+
+
+def _lock_of(path: Path) -> threading.Lock:
+    with _LOCKS_LOCK:
+        return _LOCKS.setdefault(os.path.abspath(path), threading.Lock())
 
 
 def _open_track(path: Path) -> FlowTrack | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,15 @@ def clip_reader(spec: ClipSpec, decoder: str = "pyav", *, keep_flow: bool = Fals
     if spec.has_flow:
         flow = ClipFlow(spec, FlowCache(spec.flow, opener=open_remote), keep_flow)
     return ClipReader(spec, get_decoder(decoder), open_remote, flow)
+
+
+def clip_readers(specs: Sequence[ClipSpec], decoder: str = "pyav") -> list[ClipReader]:
+    """A reader for each of several kinds of clips of the same videos, see `clip_reader`.
+
+    Where several are of flow, it is computed once, and kept.
+    """
+    several = sum(spec.has_flow for spec in specs) > 1
+    return [clip_reader(spec, decoder, keep_flow=several) for spec in specs]
 
 
 def batches(
