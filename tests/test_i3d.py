@@ -188,7 +188,7 @@ def test_small_clips(name: str, size: tuple[int, int, int]) -> None:
     ("name", "options", "words"),
     [
         ("i3d", {"input_shape": (8, 32, 32, 4)}, r"3 channels \(RGB\) or 2 channels \(optical"),
-        ("s3d", {"input_shape": (8, 32, 32, 2)}, r"must end in 3 channels \(RGB\), not 2"),
+        ("s3d", {"input_shape": (8, 32, 32, 5)}, r"2 channels \(optical flow\), not 5"),
         ("i3d", {"width_multiplier": 0}, "width_multiplier must be positive"),
         ("i3d", {"head_window": (2, 7)}, "head_window must be"),
         ("s3d", {"dropout": 1}, "dropout must be"),

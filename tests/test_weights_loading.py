@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import drifting, write_video
 from torch_files import write_state
 
 import kvideo
@@ -137,8 +138,9 @@ def test_the_flow_stream(tmp_path, original_names, i3d_state, capsys):
     result = kvideo.convert(f"{prefix}.index", "i3d", tmp_path / "flow.keras", size=(32, 32))
     assert result.info.clip_spec.modality == "flow"
     assert result.info.clip_spec.shape == (64, 32, 32, 2)
-    with pytest.raises(UsageError, match="takes clips of flow"):
-        kvideo.predict(tmp_path / "flow.keras", [tmp_path / "x.mp4"])
+    video = write_video(tmp_path / "x.mp4", drifting(2, 0))
+    (prediction,) = kvideo.predict(tmp_path / "flow.keras", video, num_clips=1)
+    assert prediction.probabilities.shape == (7,) and prediction.error is None
 
 
 def test_tensorflow_files_that_are_not_there_or_damaged(tmp_path, original_names, i3d_state):
