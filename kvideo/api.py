@@ -143,8 +143,7 @@ def evaluate(
     details = describe_run(
         model=model if isinstance(model, str | os.PathLike) else network.name,
         data=videos.source,
-        clip_spec=readers[0].spec,
-        members=info.members or None,
+        clip_spec=[reader.spec for reader in readers] if info.members else readers[0].spec,
         precision=precision,
     )
     total = len(videos.records)

@@ -69,7 +69,12 @@ def describe_views(views: Any) -> str | None:
 
 
 def describe_clip(spec: Any) -> str | None:
-    """`"16 frames at 8 per second (2 s), 112 × 112 pixels, crop"`, from `ClipSpec`'s values."""
+    """`"16 frames at 8 per second (2 s), 112 × 112 pixels, crop"`, from `ClipSpec`'s values.
+
+    Of a late fusion there are several.
+    """
+    if isinstance(spec, list):
+        return "; ".join(filter(None, map(describe_clip, spec)))
     if not isinstance(spec, Mapping) or not {"num_frames", "frame_rate", "size"} <= set(spec):
         return str(spec) if spec else None
     frames, rate = spec["num_frames"], spec["frame_rate"]
@@ -77,6 +82,8 @@ def describe_clip(spec: Any) -> str | None:
     facts = [f"{plural(frames, 'frame')} at {rate:g} per second ({frames / rate:g} s)"]
     facts.append(f"{height} × {width} pixels (height × width)")
     facts += [str(spec[key]) for key in ("framing", "modality") if spec.get(key)]
+    if flow := spec.get("flow"):
+        facts.append(f"{flow['method']}{', compensated' if flow['compensate'] else ''}")
     return ", ".join(facts)
 
 
