@@ -6,9 +6,9 @@ Videos", section 4: averaging, or a linear support vector machine on L2-normaliz
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
-import json
 import math
 import os
 import sys
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kvideo import metrics
-from kvideo.errors import DataError, UsageError, check_choice
+from kvideo.errors import DataError, KVideoError, UsageError, check_choice
 from kvideo.files import check_target, make_folder
 from kvideo.progress import Progress
-from kvideo.saving import check_single, load_model, model_file, read_info, save_model
+from kvideo.saving import load_model, model_file, read_info, save_model
 from kvideo.text import enumerate_words, plural
 
 if TYPE_CHECKING:
@@ -116,6 +116,8 @@ def fuse(
         DataError: the data cannot be used, or the method needs more of it.
     """
     check_choice("method", method, METHODS)
+    if isinstance(models, str | os.PathLike):
+        raise UsageError("models must be a list of at least two models.")
     paths = [model_file(model) for model in models]
     infos = [read_info(path) for path in paths]
     _check_models(models, infos)
@@ -141,6 +143,11 @@ def fuse(
     for sentence in scored.failures[:10]:
         say(f"Left out: {sentence}")
     fusion, chosen, cross_validated = _fusion(method, weights, scored, infos[0])
+    if method == "svm" and cross_validated is None:
+        say(
+            "A class has a single video: no cross-validation, so cost and probabilities of the "
+            "machine are mere guesses."
+        )
     from kvideo.members import fuse_scores, join_members
 
     model = join_members(networks, fusion)
@@ -164,9 +171,10 @@ def fuse(
 
 def _check_models(models: Sequence[Any], infos: Sequence[ModelInfo]) -> None:
     if len(models) < 2:
-        raise UsageError("a fusion needs at least two models.")
+        raise UsageError("a fusion needs at least two models, and behind them the data.")
     for model, info in zip(models, infos, strict=True):
-        check_single(info, f"{model}: a fusion needs")
+        if info.members:
+            raise UsageError(f"{model} is a fusion itself; name the models that it was made of.")
         if info.per_frame:
             raise UsageError(f"{model} gives a label for each frame; a fusion needs one a video.")
     first = infos[0]
@@ -203,8 +211,11 @@ def _check_weights(weights: Sequence[float], method: str, count: int) -> None:
 def _names(models: Sequence[Any]) -> list[str]:
     """Short names of the models, each once."""
     paths = [Path(model) for model in models]
-    short = [path.stem if path.suffix == ".keras" else path.name for path in paths]
-    return short if len(set(short)) == len(short) else [str(path) for path in paths]
+    names = [path.stem if path.suffix == ".keras" else path.name for path in paths]
+    if len(set(names)) < len(set(paths)):
+        names = [str(path) for path in paths]
+    seen = [names[: place + 1].count(name) for place, name in enumerate(names)]
+    return [f"{name} ({n})" if n > 1 else name for name, n in zip(names, seen, strict=True)]
 
 
 def _target(models: Sequence[Any], out: Any, overwrite: bool) -> Path:
@@ -216,10 +227,10 @@ def _target(models: Sequence[Any], out: Any, overwrite: bool) -> Path:
         return next(folder for folder in folders if not folder.exists()) / "model.keras"
     path = Path(out)
     target = path if path.suffix == ".keras" else path / "model.keras"
+    if target.resolve() in [model_file(model).resolve() for model in models]:
+        raise UsageError(f"{target} is one of the models to fuse.")
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists; --overwrite replaces it.")
-    if target in [model_file(model) for model in models]:
-        raise UsageError(f"{target} is one of the models to fuse.")
     if path.suffix == ".keras":
         check_target(target)
     return target
@@ -260,8 +271,13 @@ def _videos(
         say(f"Note: {note}")
     records = [record for record in videos.records if record.labels]
     if split is None:
-        seen = {key for model in models for key in _trained_on(model)}
-        fresh = [record for record in records if _key(record) not in seen]
+        seen: set[Any] = set()
+        for model in models:
+            keys = _trained_on(model)
+            seen |= keys or set()
+            if keys is None:
+                say(f"Nothing is known of the videos that {model} was trained on: choose others.")
+        fresh = [record for record in records if not seen.intersection(_keys(record))]
         if left_out := len(records) - len(fresh):
             say(f"{plural(left_out, 'video')} that the runs were trained on are left out.")
         if records and not fresh:
@@ -275,25 +291,30 @@ def _videos(
     return dataclasses.replace(videos, records=tuple(records))
 
 
-def _key(record: Any) -> tuple[str, Any, Any]:
-    path = record.path if "://" in record.path else os.path.abspath(record.path)
-    return path, record.start, record.end
+def _keys(record: Any) -> list[Any]:
+    """What a record is known by: its path, and wherever it lies, its name and size."""
+    part = record.start, record.end
+    if "://" in record.path:
+        return [(record.path, part)]
+    keys: list[Any] = [(os.path.realpath(record.path), part)]
+    with contextlib.suppress(OSError):
+        keys.append((os.path.basename(record.path), os.path.getsize(record.path), part))
+    return keys
 
 
-def _trained_on(model: Any) -> Iterator[tuple[str, Any, Any]]:
-    """The videos that a run was trained on, if it is a run whose data is still there."""
-    from kvideo.errors import KVideoError
+def _trained_on(model: Any) -> set[Any] | None:
+    """Keys of the videos that a run was trained on; None if they are not known any more."""
     from kvideo.training.experiment import EXPERIMENT, Experiment
     from kvideo.training.videos import read_videos
 
     folder = Path(model) if Path(model).is_dir() else Path(model).parent
     if not (folder / EXPERIMENT).exists():
-        return
+        return None
     try:
         videos, _ = read_videos(Experiment.from_folder(folder), _silent)
-    except (KVideoError, json.JSONDecodeError):  # moved or removed since: nothing is known
-        return
-    yield from map(_key, videos.records)
+    except KVideoError:  # moved or removed since
+        return None
+    return {key for record in videos.records for key in _keys(record)}
 
 
 # -- the scores ----------------------------------------------------------------------------------
@@ -445,8 +466,7 @@ def _fit_machine(
     """Kernel (M*C, C) and bias (C,) of one linear machine against the rest for each class.
 
     The cost is the one of `_COSTS` that is right most often in cross-validation. All decision
-    values are multiplied by one number, so that their softmax gives the true classes there as much
-    as it can.
+    values are multiplied by one number, so that their softmax fits the true classes there best.
     """
     import warnings
 
@@ -489,7 +509,10 @@ def _fit_machine(
         kernel, bias = _two_sided(fitted.coef_[0]), _two_sided(fitted.intercept_[0])
     if decisions is None:
         decisions = rows @ kernel + bias
-    scale = max(_SCALES, key=lambda factor: scored.log_likelihood(_softmax(factor * decisions)))
+    # As in Platt's scaling nothing is taken for certain, however far apart the classes are.
+    doubt = 1 / (len(labels) + 2)
+    targets = np.where(scored.targets, 1 - doubt, doubt / (len(names) - 1))
+    scale = max(_SCALES, key=lambda factor: (targets * _log_softmax(factor * decisions)).sum())
     return (scale * kernel).astype(np.float32), (scale * bias).astype(np.float32), accuracy
 
 
@@ -498,9 +521,9 @@ def _two_sided(values: np.ndarray) -> np.ndarray:
     return np.stack([-values, values], axis=-1)
 
 
-def _softmax(values: np.ndarray) -> np.ndarray:
-    powers = np.exp(values - values.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+def _log_softmax(values: np.ndarray) -> np.ndarray:
+    values = values - values.max(axis=1, keepdims=True)
+    return values - np.log(np.exp(values).sum(axis=1, keepdims=True))
 
 
 def _to_stderr(line: str) -> None:

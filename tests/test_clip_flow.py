@@ -360,6 +360,16 @@ def test_a_damaged_file_is_made_anew(video: str, cache: Path, keep: bool) -> Non
     np.testing.assert_array_equal(again, fresh)
 
 
+def test_a_timeline_where_nothing_can_be_kept(video: str, tmp_path: Path, monkeypatch) -> None:
+    reader = clip_reader(SPEC)
+    times = reader.timeline(VideoRecord(video), 0.3)
+    (kept,) = reader.clips_around(VideoRecord(video), times)
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("KVIDEO_CACHE", str(tmp_path / "file"))
+    (computed,) = clip_reader(SPEC).clips_around(VideoRecord(video), times)
+    np.testing.assert_array_equal(computed, kept)
+
+
 def test_files_of_another_version_are_not_read(video: str, cache: Path, monkeypatch) -> None:
     clip_reader(SPEC, keep_flow=True).views(VideoRecord(video), Views(1))
     monkeypatch.setattr("kvideo.data.flow_cache._VERSION", 99)

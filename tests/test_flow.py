@@ -307,3 +307,31 @@ def test_colors_by_hand() -> None:
     half = flow_to_rgb(np.array([[(0.5, 0)]]), longest=1)[0, 0].astype(int)
     assert half[0] == 255 and abs(half[1] - (255 + picture[0, 1, 1]) / 2) <= 1
     assert flow_to_rgb(np.zeros((2, 2, 2))).min() == 255
+
+
+def test_unknown_flow_stays_unknown_when_it_is_resized_or_compensated() -> None:
+    flow = np.full((40, 60, 2), 3, np.float32)
+    flow[10:14, 20:26] = UNKNOWN
+    for size in ((20, 30), (17, 25), (80, 120), (33, 71)):
+        resized = resize_flow(flow, size)
+        known = known_flow(resized)
+        assert not known.all() and known.mean() > 0.8
+        expected = np.array([3 * size[1] / 60, 3 * size[0] / 40])
+        np.testing.assert_allclose(
+            resized[known], np.broadcast_to(expected, (known.sum(), 2)), rtol=1e-4
+        )
+        assert (resized[~known] == UNKNOWN).all()
+    rest = subtract_camera_motion(flow)
+    np.testing.assert_allclose(rest[known_flow(flow)], 0, atol=1e-6)
+    assert (rest[~known_flow(flow)] == UNKNOWN).all()
+    stack = np.stack([flow, 2 * flow])
+    np.testing.assert_array_equal(resize_flow(stack, (20, 30))[0], resize_flow(flow, (20, 30)))
+    with pytest.raises(UsageError, match="size must be"):
+        resize_flow(flow, (0, 10))
+
+
+def test_a_flo_file_with_something_behind_it(tmp_path: Path) -> None:
+    write_flow(tmp_path / "a.flo", np.zeros((4, 5, 2), np.float32))
+    (tmp_path / "a.flo").write_bytes((tmp_path / "a.flo").read_bytes() + b"more")
+    with pytest.raises(DataError, match="is damaged"):
+        read_flow(tmp_path / "a.flo")

@@ -79,6 +79,32 @@ def test_eight_bits_by_hand() -> None:
     np.testing.assert_allclose(found[..., 1], -3, atol=10 / 127)
 
 
+def test_what_is_damaged_inside_is_made_anew(moving: Path, tmp_path: Path) -> None:
+    assert run(moving, "--out", tmp_path).exit_code == 0
+    (file,) = tmp_path.glob("*.zip")
+    whole = FlowTrack(file)[5]
+    content = bytearray(file.read_bytes())
+    with zipfile.ZipFile(file) as archive:
+        place = archive.getinfo("000005").header_offset + 80
+    content[place : place + 40] = bytes(40)
+    file.write_bytes(content)
+    assert not FlowTrack(file).is_whole()
+    again = run(moving, "--out", tmp_path)
+    assert again.exit_code == 0 and "There already" not in again.output
+    np.testing.assert_array_equal(FlowTrack(file)[5], whole)
+    assert "There already: 1 video." in run(moving, "--out", tmp_path).output
+
+
+def test_the_video_itself_is_not_overwritten(moving: Path, tmp_path: Path) -> None:
+    video = tmp_path / "my.mp4"
+    video.write_bytes(moving.read_bytes())
+    (tmp_path / "link.mp4").symlink_to(video)
+    for show in ("my.mp4", "link.mp4"):
+        result = run(video, "--show", tmp_path / show)
+        assert result.exit_code == 2 and "is the video itself" in result.output
+    assert video.read_bytes() == moving.read_bytes()
+
+
 def test_workers_change_nothing(moving: Path, tmp_path: Path) -> None:
     tracks = [FlowCache(None, tmp_path / str(n), workers=n).of(moving) for n in (1, 3)]
     for index in range(11):

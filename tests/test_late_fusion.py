@@ -1,6 +1,7 @@
 """`kvideo fuse`: the scores of several models become those of one."""
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -138,6 +139,17 @@ def test_the_machine_is_scikit_learns(classes: int) -> None:
     outputs = np.asarray(fusion([s.astype(np.float32) for s in scores]))
     expected = np.exp(ours - ours.max(axis=1, keepdims=True))
     np.testing.assert_allclose(outputs, expected / expected.sum(axis=1, keepdims=True), atol=1e-4)
+
+
+def test_a_machine_is_never_certain() -> None:
+    from kvideo.late_fusion import _fusion
+
+    labels = np.arange(30) % 3
+    scored = scores_of(*[np.eye(3)[labels] * 0.97 + 0.01] * 2, labels=labels)
+    info = ModelInfo(ClipSpec(1, size=(8, 8)), ("a", "b", "c"))
+    fusion, _, accuracy = _fusion("svm", None, scored, info)
+    outputs = np.asarray(fusion([s.astype(np.float32) for s in scored.scores]))
+    assert accuracy == 1.0 and 0.9 < outputs.max() < 0.99
 
 
 def test_a_machine_that_beats_the_average() -> None:
@@ -279,6 +291,16 @@ def test_videos_that_a_run_was_trained_on_are_left_out(trained, tiny_videos, tmp
     assert insists.num_videos == 12
 
 
+def test_copies_are_known_and_strangers_are_named(trained, tiny_videos, tmp_path) -> None:
+    copy = shutil.copytree(tiny_videos, tmp_path / "copy")
+    same = fuse([trained[0]] * 2, copy, out=tmp_path / "a", verbose=False)
+    assert same.num_videos == 4 and list(same.accuracies) == ["run0", "run0 (2)"]
+    alone = shutil.copy(trained[0] / "model.keras", tmp_path / "alone.keras")
+    result = invoke(alone, trained[0], tiny_videos, "-o", tmp_path / "b")
+    assert result.exit_code == 0
+    assert f"Nothing is known of the videos that {alone} was trained on" in result.output
+
+
 def test_nothing_is_left(trained, tiny_videos, tmp_path) -> None:
     seen = tmp_path / "seen.csv"
     kept = fuse([trained[0]] * 2, tiny_videos, out=tmp_path / "x", verbose=False)
@@ -341,10 +363,12 @@ def test_what_cannot_be_fused(runs, tiny_videos, tmp_path) -> None:
     fuse(runs[:2], tiny_videos, out=out, verbose=False)
     with pytest.raises(UsageError, match="exists; --overwrite"):
         fuse(runs[:2], tiny_videos, out=out)
-    with pytest.raises(UsageError, match="is a fusion of 2"):
+    with pytest.raises(UsageError, match="is a fusion itself"):
         fuse([runs[0], out], tiny_videos, out=tmp_path / "again")
     with pytest.raises(UsageError, match="is one of the models"):
         fuse(runs[:2], tiny_videos, out=runs[0], overwrite=True)
+    with pytest.raises(UsageError, match="must be a list"):
+        fuse(str(runs[0]), tiny_videos, out=tmp_path / "again")
     keras.utils.set_random_seed(0)
     frames = kvideo.models.recurrent_conv(
         2, input_shape=(4, 16, 16, 3), output="frames", widths=(4, 6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,8 @@ def flow(
     paths = list(dict.fromkeys(videos_to_check(data, root=root).paths))
     if show is not None and len(paths) > 1:
         raise UsageError(f"--show is for a single video; {data} holds {len(paths):,}.")
+    if show is not None and paths and os.path.realpath(show) == os.path.realpath(paths[0]):
+        raise UsageError(f"--show {show} is the video itself; name another file.")
     opener = None
     if any("://" in path for path in paths):
         from kvideo.data.remote import open_remote
@@ -149,7 +152,7 @@ def _summary(videos: list[CachedVideo], cache: FlowCache, seconds: float) -> str
     if cuts := sum(video.num_cuts for video in found):
         lines.append(f"{plural(cuts, 'cut')}, where the flow is zero.")
     if len(new) < len(found):
-        lines.append(f"{len(found) - len(new):,} of them were there already.")
+        lines.append(f"There already: {plural(len(found) - len(new), 'video')}.")
     if computed := sum(video.num_flows for video in new):
         lines.append(f"Computed {computed / max(seconds, 1e-9):,.0f} flows a second.")
     return "\n".join(lines)

@@ -93,6 +93,8 @@ def fuse(
         print_json(result.to_json())
         return
     click.echo(_table(result))
+    if method != "average" and weights is None:
+        click.echo("The fusion was chosen on these videos: test it on others.")
     click.echo(f"Model: {result.model_path}", err=True)
 
 
@@ -115,10 +117,9 @@ def _table(result: FusionResult) -> str:
     lines = [f"Accuracy on {plural(result.num_videos, 'video')}:"]
     for number, (name, accuracy) in enumerate(result.accuracies.items()):
         share = f"  weight {shares[number]:.2f}" if shares else ""
+        share += ": left out" if shares and not shares[number] else ""
         lines.append(f"  {name:<{width}}  {accuracy:.3f}{share}")
     lines.append(f"  {fused:<{width}}  {result.accuracy:.3f}")
     if crossed:
         lines.append(f"  {unseen:<{width}}  {result.cross_validated:.3f}")
-    if result.method != "average":
-        lines.append("The fusion was chosen on these videos: test it on others.")
     return "\n".join(lines)

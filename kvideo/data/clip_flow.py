@@ -10,9 +10,9 @@ import numpy as np
 
 from kvideo.clip_spec import ClipSpec
 from kvideo.data.decode import Pictures
-from kvideo.data.flow_cache import FlowCache
+from kvideo.data.flow_cache import FlowCache, FlowTrack
 from kvideo.data.sampling import flow_steps
-from kvideo.errors import DataError, DecodeError
+from kvideo.errors import DataError, DecodeError, KVideoError
 from kvideo.flow.geometry import resize_flow
 
 Crop = tuple[int, int, int, int]
@@ -29,11 +29,14 @@ class ClipFlow:
         fill: whether that of a video that is not there is computed and kept, for videos that are
             read again and again. Otherwise only what the clips need is computed. Both give the same
             to the bit.
+        cover: whether the clips are all of a video, and overlap: then its flow is computed and
+            kept, too, if the cache can be written.
     """
 
     spec: ClipSpec
     cache: FlowCache
     fill: bool = False
+    cover: bool = False
 
     def read(
         self,
@@ -87,7 +90,7 @@ class ClipFlow:
     def _put_kept(self, path: str, wanted: np.ndarray, put: Put) -> bool:
         """Whether the video's flow is kept; a damaged file is made anew."""
         for _ in range(2):
-            track = self.cache.of(path) if self.fill else self.cache.find(path)
+            track = self._track(path)
             if track is None:
                 break
             try:
@@ -98,6 +101,18 @@ class ClipFlow:
             except DataError:
                 self.cache.discard(path)
         return False
+
+    def _track(self, path: str) -> FlowTrack | None:
+        if self.fill:
+            return self.cache.of(path)
+        if self.cover:
+            try:
+                return self.cache.of(path)
+            except DecodeError:
+                raise
+            except KVideoError:  # nothing can be written there
+                return None
+        return self.cache.find(path)
 
     def _put_computed(
         self, video: Any, wanted: np.ndarray, put: Put, others: list[Pictures]

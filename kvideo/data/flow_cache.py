@@ -81,6 +81,13 @@ class FlowTrack:
         except (zipfile.BadZipFile, KeyError, ValueError, AttributeError) as cause:
             raise DataError(f"{self.path} is damaged; remove it, and it is made anew.") from cause
 
+    def is_whole(self) -> bool:
+        """Whether all of the file can be read; reads it."""
+        try:
+            return self._archive.testzip() is None
+        except (zipfile.BadZipFile, OSError):
+            return False
+
     @property
     def num_bytes(self) -> int:
         """Of the file."""
@@ -283,6 +290,16 @@ class CachedVideo:
         return {name: value for name, value in values.items() if value is not None}
 
 
+def _whole_track(path: str, cache: FlowCache, on_flow: Callable[[float], None] | None) -> FlowTrack:
+    """The flow of a video; what is there is looked through, and made anew if it is damaged."""
+    track = cache.of(path, on_flow)
+    if track.computed or track.is_whole():
+        return track
+    track.close()
+    cache.discard(path)
+    return cache.of(path, on_flow)
+
+
 def cache_flow(
     paths: Sequence[str],
     cache: FlowCache,
@@ -303,7 +320,7 @@ def cache_flow(
     """
     for path in paths:
         try:
-            with cache.of(path, on_flow) as track:
+            with _whole_track(path, cache, on_flow) as track:
                 facts = (
                     str(track.path),
                     len(track),

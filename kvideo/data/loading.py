@@ -232,7 +232,7 @@ class ClipReader:
             for block in np.array_split(starts, range(block_size, len(starts), block_size)):
                 times = self._times(clip_times(block, end, self.spec), span)
                 frames = self._read(
-                    reader, record, times, end, window.size, window.crop, keep_flow=True
+                    reader, record, times, end, window.size, window.crop, cover=True
                 )
                 yield self._placed(frames, window)
 
@@ -272,13 +272,13 @@ class ClipReader:
         end: float,
         size: tuple[int, int],
         crop: tuple[int, int, int, int] | None,
-        keep_flow: bool = False,
+        cover: bool = False,
     ) -> np.ndarray:
         """The clips (..., h, w, C) at times (...) of an open video."""
         if self.flow is None:
             frames = video.read(times.ravel(), size=size, crop=crop)
             return frames.reshape(*times.shape, *frames.shape[1:])
-        flow = dataclasses.replace(self.flow, fill=True) if keep_flow else self.flow
+        flow = dataclasses.replace(self.flow, cover=True) if cover else self.flow
         return flow.read(video, record.path, times, end, size, crop or (0, 0, *size))
 
     def _open(self, record: VideoRecord) -> Any:

@@ -77,6 +77,8 @@ def _from_flo(content: bytes, path: Path) -> np.ndarray:
     wanted = _HEADER + 8 * width * height
     if len(content) < wanted:
         raise DataError(f"{path} is cut off: {len(content)} of {wanted} bytes.")
+    if len(content) > wanted:
+        raise DataError(f"{path} is damaged: {len(content)} bytes, where there should be {wanted}.")
     flow = np.frombuffer(content, "<f4", 2 * width * height, offset=_HEADER)
     return flow.reshape(height, width, 2).astype(np.float32)
 

@@ -11,6 +11,7 @@ from kvideo.errors import UsageError
 UNKNOWN = np.float32(1.6666667e9)
 """What stands in both components where the flow is unknown (Middlebury)."""
 _LARGEST_KNOWN = 1e9
+_SURE = 1 - 1e-5  # share of known pixels, up to rounding
 
 
 def check_flow(flow: np.ndarray) -> np.ndarray:
@@ -64,22 +65,40 @@ def resize_flow(flow: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """The flow of the resized frames: resized itself, and its vectors stretched alike.
 
     Args:
-        flow: (H, W, 2), known everywhere.
+        flow: (..., H, W, 2).
         size: (H', W').
 
     Returns:
-        (H', W', 2) float32; dx is multiplied by W' / W and dy by H' / H.
-    """
-    import cv2
+        (..., H', W', 2) float32; dx is multiplied by W' / W and dy by H' / H. `UNKNOWN` where
+        anything unknown would come in.
 
+    Raises:
+        UsageError: `size` is not two numbers of pixels.
+    """
     flow = check_flow(flow)
-    (old_height, old_width), (height, width) = flow.shape[:2], size
+    if len(size) != 2 or min(size) < 1:
+        raise UsageError(f"size must be (height, width) in pixels, not {size!r}.")
+    (old_height, old_width), (height, width) = flow.shape[-3:-1], size
     if (height, width) == (old_height, old_width):
         return flow
-    shrinks = height < old_height or width < old_width
+    stack = flow.reshape(-1, old_height, old_width, 2)
+    scale = np.array([width / old_width, height / old_height], np.float32)
+    known = known_flow(stack)
+    if not (all_known := known.all()):
+        stack = np.where(known[..., None], stack, 0)
+    resized = np.stack([_resized(each, height, width) * scale for each in stack])
+    if not all_known:
+        sure = np.stack([_resized(each.astype(np.float32), height, width) for each in known])
+        resized[sure < _SURE] = UNKNOWN
+    return resized.reshape(*flow.shape[:-3], height, width, 2)
+
+
+def _resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    import cv2
+
+    shrinks = height < picture.shape[0] or width < picture.shape[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    resized = cv2.resize(flow, (width, height), interpolation=method)
-    return resized * np.array([width / old_width, height / old_height], np.float32)
+    return cv2.resize(picture, (width, height), interpolation=method)
 
 
 def flip_flow(flow: np.ndarray) -> np.ndarray:
@@ -99,14 +118,18 @@ def subtract_camera_motion(flow: np.ndarray) -> np.ndarray:
     """The flow without its mean displacement, which is mostly the camera's.
 
     Args:
-        flow: (..., H, W, 2), known everywhere.
+        flow: (..., H, W, 2); what is unknown does not count, and stays so.
 
     References:
         Simonyan & Zisserman 2014, "Two-Stream Convolutional Networks for Action Recognition in
         Videos", section 3.1, mean flow subtraction.
     """
     flow = check_flow(flow)
-    return flow - flow.mean(axis=(-3, -2), keepdims=True, dtype=np.float64).astype(np.float32)
+    known = known_flow(flow)[..., None]
+    counts = np.maximum(known.sum(axis=(-3, -2), keepdims=True), 1)
+    clean = np.where(known, flow, 0).astype(np.float64)
+    mean = (clean.sum(axis=(-3, -2), keepdims=True) / counts).astype(np.float32)
+    return np.where(known, flow - mean, flow)
 
 
 def warp(frame: np.ndarray, flow: np.ndarray) -> np.ndarray:

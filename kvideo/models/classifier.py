@@ -123,7 +123,8 @@ def check_input_shape(input_shape: Sequence[int], channels: Sequence[int] = (3, 
         raise UsageError(f"input_shape must hold sizes of at least 1, not {input_shape!r}.")
     if last not in channels:
         kinds = " or ".join(f"{number} channels ({_CHANNELS[number]})" for number in channels)
-        raise UsageError(f"input_shape must end in {kinds}, not {last}.")
+        other = f" ({_CHANNELS[last]})" if last in _CHANNELS else ""
+        raise UsageError(f"input_shape must end in {kinds}, not {last}{other}.")
     return frames, height, width, last
 
 

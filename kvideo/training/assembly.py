@@ -35,7 +35,7 @@ from kvideo.training.transfer import copy_weights, freeze_up_to, replace_head
 from kvideo.training.validation import Validation
 from kvideo.training.videos import fingerprint, mirror_clips
 
-_STEPS = {"rgb": "frame", "flow": "flow", "rgb+flow": "frame and flow"}
+_STEPS = {"rgb": "frame", "flow": "flow", "rgb+flow": "frame"}
 _LEARNING_RATES = {"adamw": 1e-3, "sgd": 0.05}
 _WEIGHT_DECAYS = {"adamw": 0.05, "sgd": 5e-4}
 
@@ -105,13 +105,15 @@ def assemble(
     say(
         f"{model.name}: {model.count_params():,} parameters, clips of "
         f"{plural(spec.num_frames, _STEPS[spec.modality])} at "
-        f"{spec.frame_rate:g}/s, {spec.size[0]}×{spec.size[1]}, {precision}, "
+        f"{spec.frame_rate:g}/s{' with flow' if spec.modality == 'rgb+flow' else ''}, "
+        f"{spec.size[0]}×{spec.size[1]}, {precision}, "
         f"{strategy.num_replicas_in_sync} device(s), "
         + (_why_not_mirrored(experiment, videos) or "mirrored at random.")
     )
     if reader.flow is not None:
         say(
-            f"Optical flow is computed once for each video, and kept in {reader.flow.cache.folder}."
+            "Optical flow is computed in the first epoch, once for each video, and kept in "
+            f"{reader.flow.cache.folder}."
         )
     weights = None
     if experiment.class_weights == "balanced":

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kvideo.clip_spec import MODALITIES
 from kvideo.errors import ModelFileError, UnknownNameError, UsageError
 from kvideo.weights.cross_modality import cross_modality_kernel, is_cross_modality
 
@@ -55,9 +56,13 @@ class Transfer:
 
     copied: tuple[str, ...]
     fresh: tuple[str, ...]
+    averaged: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        text = f"{len(self.copied)} of {len(self.copied) + len(self.fresh)} weights copied"
+        total = len(self.copied) + len(self.averaged) + len(self.fresh)
+        text = f"{len(self.copied)} of {total} weights copied"
+        if self.averaged:
+            text += f"; as the mean over the colours: {', '.join(self.averaged)}"
         if self.fresh:
             shown = ", ".join(self.fresh[:4]) + (", …" if len(self.fresh) > 4 else "")
             text += f"; fresh: {shown}"
@@ -77,24 +82,27 @@ def copy_weights(source: keras.Model, target: keras.Model) -> Transfer:
         for layer in source.layers
         for place, weight in enumerate(layer.weights)
     }
-    copied, fresh = [], []
+    copied: list[str] = []
+    fresh: list[str] = []
+    averaged: list[str] = []
+    of_flow = target.input_shape[-1] == MODALITIES["flow"]
     for layer in target.layers:
         for place, weight in enumerate(layer.weights):
-            other, of_flow = offered.get((layer.name, place)), target.input_shape[-1] == 2
+            other = offered.get((layer.name, place))
             if other is not None and tuple(other.shape) == tuple(weight.shape):
                 weight.assign(other)
                 copied.append(weight.path)
             elif other is not None and of_flow and is_cross_modality(other.shape, weight.shape):
                 kernel = cross_modality_kernel(np.asarray(other), weight.shape[-2])
                 weight.assign(kernel)
-                copied.append(weight.path)
+                averaged.append(weight.path)
             else:
                 fresh.append(weight.path)
     if not copied:
         raise ModelFileError(
             f'none of the weights of "{source.name}" fits the model "{target.name}".'
         )
-    return Transfer(tuple(copied), tuple(fresh))
+    return Transfer(tuple(copied), tuple(fresh), tuple(averaged))
 
 
 def freeze_up_to(model: keras.Model, name: str) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kvideo.clip_spec import MODALITIES
 from kvideo.errors import ModelFileError
 from kvideo.text import enumerate_words
 from kvideo.weights.checkpoints import read_checkpoint
@@ -28,7 +29,6 @@ from kvideo.weights.transfer import (
 )
 
 NORMALIZATION = "normalization"
-FLOW_CHANNELS = 2
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def load_tensors(
     dialect = find_dialect(tensors, family, path)
     naming = NAMINGS[dialect.naming]
     tensors = {dialect.strip(name): tensor for name, tensor in tensors.items()}
-    of_flow = model.input_shape[-1] == FLOW_CHANNELS
+    of_flow = model.input_shape[-1] == MODALITIES["flow"]
     layers = dict(layers_with_weights(model))
     layers.pop(NORMALIZATION, None)  # of pixels; no checkpoint has it
     names = {*layers, *(layer.name for layer in model.layers)}
