@@ -22,7 +22,7 @@ _PUBLIC = {
     "export": "kvideo.exporting",
     "features": "kvideo.api",
     "fit": "kvideo.api",
-    "fuse": "kvideo.late_fusion",
+    "fuse": "kvideo.score_fusion",
     "inflate": "kvideo.inflation",
     "fold_batch_norm": "kvideo.folding",
     "insert_nonlocal": "kvideo.insertion",
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from kvideo.folding import fold_batch_norm
     from kvideo.inflation import inflate
     from kvideo.insertion import insert_nonlocal
-    from kvideo.late_fusion import fuse
     from kvideo.saving import load_model, model_info, save_model
+    from kvideo.score_fusion import fuse
     from kvideo.streaming import stream
     from kvideo.training import Experiment
 

@@ -37,7 +37,7 @@ def join_members(models: Sequence[keras.Model], fusion: keras.Model) -> keras.Mo
         part = keras.Model(network.input, network.output, name=_MEMBER.format(number))
         inputs.append(clip)
         scores.append(part(clip))
-    joined = keras.Model(inputs, fusion(scores), name="late_fusion")
+    joined = keras.Model(inputs, fusion(scores), name="score_fusion")
     infos = [model_info(model) for model in models]
     first = infos[0]
     members = tuple(Member(info.clip_spec, info.views, info.builder) for info in infos)

@@ -266,3 +266,12 @@ def _bar_characters(stream: TextIO | None) -> tuple[str, str]:
     except UnicodeEncodeError:
         return "#", "-"
     return "━", "╌"
+
+
+def say_to_stderr(line: str) -> None:
+    """Writes a remark to standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def say_nothing(line: str) -> None:
+    """Where no remarks are wanted."""

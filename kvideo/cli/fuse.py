@@ -16,7 +16,7 @@ from kvideo.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from kvideo.late_fusion import FusionResult
+    from kvideo.score_fusion import FusionResult
 
 
 @click.command()
@@ -72,7 +72,7 @@ def fuse(
     is one model for `evaluate`, `predict` and `export`.
     """
     from kvideo.cli.startup import import_quietly
-    from kvideo.late_fusion import fuse as run
+    from kvideo.score_fusion import fuse as run
 
     import_quietly()
     result = run(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from kvideo.clip_spec import ClipSpec
 from kvideo.data.sampling import Augmentation
 from kvideo.errors import DecodeError, UsageError, check_choice
 from kvideo.files import make_folder, write_text_atomic
+from kvideo.progress import say_nothing, say_to_stderr
 from kvideo.registry import DECODERS, MODELS, find
 from kvideo.saving import check_single, read_info
 from kvideo.text import plural
@@ -278,7 +278,7 @@ def run(
         TrainingInterrupted, TrainingDiverged: see `kvideo.training.loop`.
         KVideoError: any other work that could not be done.
     """
-    say = _silent if quiet else _to_stderr
+    say = say_nothing if quiet else say_to_stderr
     if experiment.model is not None:
         find(MODELS, experiment.model)  # wrong names are told before anything is read
     find(DECODERS, experiment.decoder)
@@ -310,14 +310,6 @@ def run(
         result = _result(folder, state, loop.bottleneck(), loop.failures())
     say(_closing_lines(result, validated=validation is not None))
     return result
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _silent(line: str) -> None:
-    pass
 
 
 def _absolute_paths(experiment: Experiment, folder: Path) -> dict[str, Any]:

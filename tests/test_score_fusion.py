@@ -16,10 +16,12 @@ import kvideo
 from kvideo.cli import cli
 from kvideo.clip_spec import ClipSpec, Views
 from kvideo.errors import DataError, UsageError
-from kvideo.late_fusion import _Scores, best_weights, fuse
 from kvideo.layers import WeightedMean
 from kvideo.members import fuse_scores, members_of
 from kvideo.saving import ModelInfo, load_model, save_model
+from kvideo.score_fusion import fuse
+from kvideo.score_fusion.methods import best_weights, fit_machine, make_fusion
+from kvideo.score_fusion.scores import MemberScores
 
 NARROW = {"widths": (4, 6)}
 CLASSES = ("left", "right")
@@ -88,9 +90,9 @@ def test_given_weights(runs: list[Path], tiny_videos: Path, tmp_path: Path) -> N
     np.testing.assert_allclose(probabilities(out, tiny_videos), expected, atol=1e-6)
 
 
-def scores_of(*scores: np.ndarray, labels: np.ndarray) -> _Scores:
+def scores_of(*scores: np.ndarray, labels: np.ndarray) -> MemberScores:
     targets = np.eye(scores[0].shape[1], dtype=bool)[labels]
-    return _Scores(list(scores), targets, (), False)
+    return MemberScores(list(scores), targets, (), False)
 
 
 def test_the_best_weights_by_hand() -> None:
@@ -111,8 +113,6 @@ def test_the_best_weights_by_hand() -> None:
 @pytest.mark.parametrize("classes", [2, 4])
 def test_the_machine_is_scikit_learns(classes: int) -> None:
     """On scores of length 1, one against the rest; a factor that changes no order."""
-    from kvideo.late_fusion import _fit_machine, _fusion
-
     rng = np.random.default_rng(0)
     labels = np.arange(40) % classes
     scores = []
@@ -121,7 +121,7 @@ def test_the_machine_is_scikit_learns(classes: int) -> None:
         scores.append(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))
     names = tuple("abcd"[:classes])
     scored = scores_of(*scores, labels=labels)
-    kernel, bias, accuracy = _fit_machine(scored, names)
+    kernel, bias, accuracy = fit_machine(scored, names)
     assert kernel.shape == (2 * classes, classes) and bias.shape == (classes,)
     rows = np.hstack([s / np.linalg.norm(s, axis=1, keepdims=True) for s in scores])
     ours = rows @ kernel + bias
@@ -134,7 +134,7 @@ def test_the_machine_is_scikit_learns(classes: int) -> None:
         matches.append(np.allclose(ours, factor * values, atol=1e-3) and factor > 0)
     assert any(matches) and 0.5 < accuracy <= 1
     spec = ClipSpec(1, size=(8, 8))
-    fusion, weights, crossed = _fusion("svm", None, scored, ModelInfo(spec, names))
+    fusion, weights, crossed = make_fusion("svm", None, scored, ModelInfo(spec, names))
     assert weights is None and crossed == accuracy
     outputs = np.asarray(fusion([s.astype(np.float32) for s in scores]))
     expected = np.exp(ours - ours.max(axis=1, keepdims=True))
@@ -142,12 +142,10 @@ def test_the_machine_is_scikit_learns(classes: int) -> None:
 
 
 def test_a_machine_is_never_certain() -> None:
-    from kvideo.late_fusion import _fusion
-
     labels = np.arange(30) % 3
     scored = scores_of(*[np.eye(3)[labels] * 0.97 + 0.01] * 2, labels=labels)
     info = ModelInfo(ClipSpec(1, size=(8, 8)), ("a", "b", "c"))
-    fusion, _, accuracy = _fusion("svm", None, scored, info)
+    fusion, _, accuracy = make_fusion("svm", None, scored, info)
     outputs = np.asarray(fusion([s.astype(np.float32) for s in scored.scores]))
     assert accuracy == 1.0 and 0.9 < outputs.max() < 0.99
 
@@ -158,11 +156,9 @@ def test_a_machine_that_beats_the_average() -> None:
     labels = np.arange(60) % 3
     wrong = np.eye(3)[(labels + 1) % 3] * 0.9 + 0.1 / 3
     noise = rng.dirichlet([1, 1, 1], 60)
-    from kvideo.late_fusion import _fit_machine
-
     scored = scores_of(noise, wrong, labels=labels)
     assert scored.accuracy((noise + wrong) / 2) < 0.5
-    assert _fit_machine(scored, ("a", "b", "c"))[2] == 1.0
+    assert fit_machine(scored, ("a", "b", "c"))[2] == 1.0
 
 
 # -- the file ------------------------------------------------------------------------------------
@@ -296,7 +292,7 @@ def test_copies_are_known_and_strangers_are_named(trained, tiny_videos, tmp_path
     same = fuse([trained[0]] * 2, copy, out=tmp_path / "a", verbose=False)
     assert same.num_videos == 4 and list(same.accuracies) == ["run0", "run0 (2)"]
     alone = shutil.copy(trained[0] / "model.keras", tmp_path / "alone.keras")
-    result = invoke(alone, trained[0], tiny_videos, "-o", tmp_path / "b")
+    result = invoke(alone, trained[0], tiny_videos, "-o", tmp_path / "b", "--method", "weighted")
     assert result.exit_code == 0
     assert f"Nothing is known of the videos that {alone} was trained on" in result.output
 
@@ -311,9 +307,12 @@ def test_nothing_is_left(trained, tiny_videos, tmp_path) -> None:
     videos, _ = read_videos(Experiment.from_folder(trained[0]), lambda line: None)
     rows = [f"{r.path},{videos.class_names[r.labels[0]]}" for r in videos.records]
     seen.write_text("\n".join(["path,label", *rows]))
-    with pytest.raises(DataError, match="were trained on all videos of .*--split"):
-        fuse(trained, seen, out=tmp_path / "y", verbose=False)
+    for options in ({"method": "svm"}, {"method": "weighted"}):
+        with pytest.raises(DataError, match="were trained on all videos of .*--split"):
+            fuse(trained, seen, out=tmp_path / "y", verbose=False, **options)
     assert not (tmp_path / "y").exists()
+    result = invoke(*trained, seen, "-o", tmp_path / "z")  # nothing is chosen for an average
+    assert result.exit_code == 0 and "so the accuracies say little" in result.output
 
 
 def test_a_bad_video_is_named_and_left_out(runs, tiny_videos, tmp_path) -> None:
