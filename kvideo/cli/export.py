@@ -70,9 +70,9 @@ def export(
 ) -> None:
     """Write MODEL, a .keras file or a run's folder, for other programs.
 
-    The result takes clips of RGB 0..255 and gives probabilities. It is loaded again and compared
-    with the Keras model; if it differs, nothing is left and the exit status is 1. Class names and
-    clip settings are written beside it.
+    The result takes clips (RGB 0..255; optical flow in pixels per frame) and gives probabilities.
+    It is loaded again and compared with the Keras model; if it differs, nothing is left and the
+    exit status is 1. Class names and clip settings are written beside it.
     """
     from kvideo.cli.startup import import_quietly
     from kvideo.exporting import export as run
