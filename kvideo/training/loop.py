@@ -216,9 +216,16 @@ class Loop:
         """A sentence: was it the loader or the model?"""
         share = self.waiting_share()
         if share > _LOADER_BOUND:
+            remedy = "More --workers or smaller videos would help."
+            if self.info.clip_spec.has_flow:
+                rate = self.info.clip_spec.frame_rate
+                remedy = (
+                    "Optical flow is computed in the first epoch; `kvideo flow DATA --frame-rate "
+                    f"{rate:g}` does it beforehand."
+                )
             return (
                 f"The loader was the bottleneck: the model waited for clips {share:.0%} of the "
-                "time. More --workers or smaller videos would help."
+                f"time. {remedy}"
             )
         return f"The model was the bottleneck: it waited for clips only {share:.0%} of the time."
 
