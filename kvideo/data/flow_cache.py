@@ -162,8 +162,9 @@ class FlowCache:
         return _open_track(self._target(os.fspath(path)))
 
     def discard(self, path: str | os.PathLike[str]) -> None:
-        """Forgets the flow of a video, since its file is damaged."""
-        self._target(os.fspath(path)).unlink(missing_ok=True)
+        """Forgets the flow of a video, since its file is damaged, if the file can be removed."""
+        with contextlib.suppress(OSError):
+            self._target(os.fspath(path)).unlink()
 
     def _target(self, path: str) -> Path:
         return self.folder / f"{self._key(path)}.zip"
