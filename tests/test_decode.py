@@ -810,10 +810,13 @@ def test_two_thousand_opens_leave_nothing_behind(counted, tmp_path):
                 open_video(broken)
 
     open_both(300)
-    files, memory = len(os.listdir("/proc/self/fd")), resident_bytes()
-    open_both(2000)
+    files, growth = len(os.listdir("/proc/self/fd")), []
+    for _ in range(4):
+        memory = resident_bytes()
+        open_both(500)
+        growth.append(resident_bytes() - memory)
     assert len(os.listdir("/proc/self/fd")) == files
-    assert resident_bytes() - memory < 8 << 20
+    assert min(growth) < 2 << 20  # what leaks, leaks every time; the allocator's arenas do not
 
 
 def write_long(path, size, group, groups):
