@@ -60,11 +60,11 @@ def made_for(
     """
 
     def decorate(builder: Builder) -> Builder:
-        builder = _with_channels(fit_to_weights(builder, family), clip_spec)
+        builder = fit_to_weights(builder, family)
         builder.__dict__.update(
             clip_spec=clip_spec, views=views, clip_spec_for=clip_spec_for, family=family
         )
-        return builder
+        return _with_channels(builder, clip_spec)  # with the attributes
 
     return decorate
 
