@@ -373,22 +373,19 @@ def _refuse_views(num_clips: int | None, num_crops: int | None) -> None:
         )
 
 
-def _test_part(data: Any, root: Any, split: str | None, info: Any, per_frame: bool) -> VideoSet:
-    from kvideo.data.annotations import find_splits, read_data
-    from kvideo.data.remote import list_remote, open_remote
+def _test_part(
+    data: Any, root: Any, split: str | None, info: ModelInfo, per_frame: bool
+) -> VideoSet:
+    from kvideo.data.held_out import read_held_out
 
-    if split is None:
-        parts = find_splits(data, listdir=list_remote, opener=open_remote)
-        split = next((name for name in ("test", "val", "validation") if name in parts), None)
-    return read_data(
+    return read_held_out(
         data,
-        root=root,
-        split=split,
+        prefer=("test", "val", "validation"),
         class_names=info.class_names,
         multi_label=info.multi_label,
+        root=root,
+        split=split,
         per_frame=per_frame,
-        listdir=list_remote,
-        opener=open_remote,
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from kvideo.clip_spec import ClipSpec
 from kvideo.data.decode import Pictures
-from kvideo.data.flow_cache import FlowCache, FlowTrack
+from kvideo.data.flow_cache import FlowCache, FlowTrack, single_frame
 from kvideo.data.sampling import flow_steps
 from kvideo.errors import DataError, DecodeError, KVideoError
 from kvideo.flow.geometry import resize_flow
@@ -66,9 +66,7 @@ class ClipFlow:
         """
         steps, known = flow_steps(times, end, self.spec.frame_rate)
         if not known.any():
-            raise DecodeError(
-                path, "too_short", "it has one frame at this rate, and optical flow needs two"
-            )
+            raise single_frame(path)
         top, left, height, width = crop
         channels = self.spec.shape[-1]
         clips = np.zeros((*times.shape, height, width, channels), np.float32)

@@ -196,9 +196,7 @@ class FlowCache:
                         cuts.append(number)
                     on_flow(times[number])
             if len(times) < 2:
-                raise DecodeError(
-                    path, "too_short", "it has one frame at this rate, and optical flow needs two"
-                )
+                raise single_frame(path)
             about = {
                 "settings": dataclasses.asdict(self.settings),
                 "size": size,
@@ -239,6 +237,13 @@ class FlowCache:
 def _lock_of(path: Path) -> threading.Lock:
     with _LOCKS_LOCK:
         return _LOCKS.setdefault(os.path.abspath(path), threading.Lock())
+
+
+def single_frame(path: str) -> DecodeError:
+    """What to raise for a video between whose frames there is no flow."""
+    return DecodeError(
+        path, "too_short", "it has one frame at this rate, and optical flow needs two"
+    )
 
 
 def _open_track(path: Path) -> FlowTrack | None:

@@ -41,24 +41,19 @@ def choose_videos(
     Raises:
         DataError: there are none.
     """
-    from kvideo.data.annotations import VideoSet, find_splits, read_data
-    from kvideo.data.remote import list_remote, open_remote
+    from kvideo.data.annotations import VideoSet
+    from kvideo.data.held_out import read_held_out
 
     if isinstance(data, VideoSet):
         videos = data
     else:
-        part = split
-        if part is None:
-            parts = find_splits(data, listdir=list_remote, opener=open_remote)
-            part = next((name for name in ("val", "test") if name in parts), None)
-        videos = read_data(
+        videos = read_held_out(
             data,
-            root=root,
-            split=part,
+            prefer=("val", "test"),
             class_names=info.class_names,
             multi_label=info.multi_label,
-            listdir=list_remote,
-            opener=open_remote,
+            root=root,
+            split=split,
         )
     for note in videos.notes:
         say(f"Note: {note}")
