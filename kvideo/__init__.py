@@ -17,6 +17,7 @@ _PUBLIC = {
     "Views": "kvideo.clip_spec",
     "Experiment": "kvideo.training",
     "KVideoError": "kvideo.errors",
+    "compare": "kvideo.comparison",
     "convert": "kvideo.conversion",
     "evaluate": "kvideo.api",
     "export": "kvideo.exporting",
@@ -39,6 +40,7 @@ __all__ = sorted([*_PUBLIC, *_SUBMODULES, "__version__"])
 if TYPE_CHECKING:
     from kvideo.api import evaluate, features, fit, predict
     from kvideo.clip_spec import ClipSpec, Views
+    from kvideo.comparison import compare
     from kvideo.conversion import convert
     from kvideo.errors import KVideoError
     from kvideo.exporting import export

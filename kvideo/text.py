@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 # Unicode's bidirectional controls that change the order of what follows.
 _OVERRIDES = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
@@ -64,3 +66,16 @@ def enumerate_words(words: Sequence[str], limit: int = 5) -> str:
 def _harmful(letter: str) -> bool:
     kind = unicodedata.category(letter)
     return kind in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(letter) in _OVERRIDES
+
+
+_WORDS = {"true": True, "false": False, "none": None}
+
+
+def literal(text: str) -> Any:
+    """A number, true, false, none (in any case) or a list; anything else is a string."""
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -16,6 +16,7 @@ from kvideo.errors import TERMINATED, KVideoError
 # Command → what `kvideo --help` says of it. The module has the command's name.
 COMMANDS = {
     "fit": "Train a model on a folder of videos.",
+    "compare": "Train several models under one recipe: what they reach, what they cost.",
     "evaluate": "Test a model over many views of each video.",
     "fuse": "Join trained models to one, by their scores.",
     "predict": "Label video files, or follow a live stream.",

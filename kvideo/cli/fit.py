@@ -8,6 +8,100 @@ import click
 
 from kvideo.cli.options import KEY_VALUE, SIZE, json_option, print_json, root_option
 
+_TRAINING = (
+    click.option("--val", metavar="DATA", help="Validation data, in any form that DATA may have."),
+    click.option(
+        "--val-fraction",
+        type=float,
+        metavar="SHARE",
+        help="Share of DATA to validate on, if it has no part for that.  [default: 0.2]",
+    ),
+    root_option,
+    click.option("--split", help="Which part of DATA to train on."),
+    click.option("--frames", "num_frames", type=int, help="Frames in a clip."),
+    click.option("--frame-rate", type=float, help="Frames per second of the clip."),
+    click.option("--size", type=SIZE, help="The clip's height and width in pixels."),
+    click.option(
+        "--framing",
+        help='How pictures come to that size: "crop", "letterbox" (whole picture, grey bars) or '
+        '"stretch".  [default: crop]',
+    ),
+    click.option(
+        "--modality",
+        help='What clips show: "rgb", "flow" (optical flow) or "rgb+flow".  '
+        "[default: as the model]",
+    ),
+    click.option("--flow-method", help='"dis", "farneback" or "tvl1".  [default: dis]'),
+    click.option(
+        "--compensate",
+        is_flag=True,
+        default=None,
+        help="Subtract each flow's mean (camera motion).",
+    ),
+    click.option(
+        "--set",
+        "model_options",
+        multiple=True,
+        type=KEY_VALUE,
+        metavar="NAME=VALUE",
+        help="A further argument of the model, such as backbone=efficientnet_lite0.",
+    ),
+    click.option("-w", "--weights", help='A .keras file to start from, or "imagenet".'),
+    click.option(
+        "--freeze", metavar="LAYER", help="Keep the weights of all layers up to this one."
+    ),
+    click.option("-e", "--epochs", type=int, help="[default: 30]"),
+    click.option("-b", "--batch-size", type=int, help="Clips in a step.  [default: 16]"),
+    click.option("--optimizer", help="adamw or sgd.  [default: adamw]"),
+    click.option("--lr", "--learning-rate", "learning_rate", type=float, help="At its peak."),
+    click.option("--weight-decay", type=float, help="Decoupled; not on norms and biases."),
+    click.option("--warmup-epochs", type=float, help="[default: 1]"),
+    click.option("--label-smoothing", type=float, help="[default: 0]"),
+    click.option("--class-weights", help='"none" or "balanced".  [default: none]'),
+    click.option("--clip-norm", type=float, help="Largest norm of the gradient."),
+    click.option(
+        "--early-stopping", type=int, metavar="EPOCHS", help="Stop when validation gets no better."
+    ),
+    click.option("--crop", help="random_resized, random or center.  [default: random_resized]"),
+    click.option("--min-area", type=float, help="Smallest share that a random crop takes."),
+    click.option("--flip", help='Mirror clips: "auto", "on" or "off".  [default: auto]'),
+    click.option("--jitter", type=float, help="Strength of colour changes.  [default: 0.2]"),
+    click.option("--precision", help="auto, float32 or bfloat16.  [default: auto]"),
+    click.option("--remat", is_flag=True, default=None, help="Half the memory, a third more time."),
+    click.option(
+        "--bptt",
+        type=click.IntRange(1),
+        metavar="FRAMES",
+        help="Cut back-propagation through time after so many frames (models with output=frames).",
+    ),
+    click.option("--strategy", help="auto, one or mirrored.  [default: auto]"),
+    click.option("--seed", type=int, help="[default: 0]"),
+    click.option("--deterministic", is_flag=True, default=None, help="Repeat a run to the bit."),
+    click.option("--workers", type=int, help="Decoding threads.  [default: one a processor]"),
+    click.option(
+        "--strict", is_flag=True, default=None, help="Stop at the first video that fails."
+    ),
+    click.option("--quarantine", metavar="FILE", help="Leave out what `kvideo check` found bad."),
+    click.option("--decoder", help="A video decoder's name.  [default: pyav]"),
+    click.option("--val-clips", type=int, help="Clips a video in validation.  [default: 2]"),
+    click.option("--checkpoint-minutes", type=float, help="Inside an epoch.  [default: 10]"),
+)
+
+
+def training_options(command: Any) -> Any:
+    """Adds what every field of an experiment but data, model and folder is asked with."""
+    for option in reversed(_TRAINING):
+        command = option(command)
+    return command
+
+
+def given_settings(options: dict[str, Any]) -> dict[str, Any]:
+    """Of the options those that were given, as fields of an experiment."""
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    if "model_options" in given:
+        given["model_options"] = dict(given["model_options"])
+    return given
+
 
 @click.command()
 @click.argument("data", required=False)
@@ -15,74 +109,7 @@ from kvideo.cli.options import KEY_VALUE, SIZE, json_option, print_json, root_op
 @click.option("-o", "--out", help="The run's folder.  [default: runs/DATA-MODEL]")
 @click.option("--resume", metavar="RUN", help="Go on with an interrupted run; no other options.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the folder.")
-@click.option("--val", metavar="DATA", help="Validation data, in any form that DATA may have.")
-@click.option(
-    "--val-fraction",
-    type=float,
-    metavar="SHARE",
-    help="Share of DATA to validate on, if it has no part for that.  [default: 0.2]",
-)
-@root_option
-@click.option("--split", help="Which part of DATA to train on.")
-@click.option("--frames", "num_frames", type=int, help="Frames in a clip.")
-@click.option("--frame-rate", type=float, help="Frames per second of the clip.")
-@click.option("--size", type=SIZE, help="The clip's height and width in pixels.")
-@click.option(
-    "--framing",
-    help='How pictures come to that size: "crop", "letterbox" (whole picture, grey bars) or '
-    '"stretch".  [default: crop]',
-)
-@click.option(
-    "--modality",
-    help='What clips show: "rgb", "flow" (optical flow) or "rgb+flow".  [default: as the model]',
-)
-@click.option("--flow-method", help='"dis", "farneback" or "tvl1".  [default: dis]')
-@click.option(
-    "--compensate", is_flag=True, default=None, help="Subtract each flow's mean (camera motion)."
-)
-@click.option(
-    "--set",
-    "model_options",
-    multiple=True,
-    type=KEY_VALUE,
-    metavar="NAME=VALUE",
-    help="A further argument of the model, such as backbone=efficientnet_lite0.",
-)
-@click.option("-w", "--weights", help='A .keras file to start from, or "imagenet".')
-@click.option("--freeze", metavar="LAYER", help="Keep the weights of all layers up to this one.")
-@click.option("-e", "--epochs", type=int, help="[default: 30]")
-@click.option("-b", "--batch-size", type=int, help="Clips in a step.  [default: 16]")
-@click.option("--optimizer", help="adamw or sgd.  [default: adamw]")
-@click.option("--lr", "--learning-rate", "learning_rate", type=float, help="At its peak.")
-@click.option("--weight-decay", type=float, help="Decoupled; not on norms and biases.")
-@click.option("--warmup-epochs", type=float, help="[default: 1]")
-@click.option("--label-smoothing", type=float, help="[default: 0]")
-@click.option("--class-weights", help='"none" or "balanced".  [default: none]')
-@click.option("--clip-norm", type=float, help="Largest norm of the gradient.")
-@click.option(
-    "--early-stopping", type=int, metavar="EPOCHS", help="Stop when validation gets no better."
-)
-@click.option("--crop", help="random_resized, random or center.  [default: random_resized]")
-@click.option("--min-area", type=float, help="Smallest share that a random crop takes.")
-@click.option("--flip", help='Mirror clips: "auto", "on" or "off".  [default: auto]')
-@click.option("--jitter", type=float, help="Strength of colour changes.  [default: 0.2]")
-@click.option("--precision", help="auto, float32 or bfloat16.  [default: auto]")
-@click.option("--remat", is_flag=True, default=None, help="Half the memory, a third more time.")
-@click.option(
-    "--bptt",
-    type=click.IntRange(1),
-    metavar="FRAMES",
-    help="Cut back-propagation through time after so many frames (models with output=frames).",
-)
-@click.option("--strategy", help="auto, one or mirrored.  [default: auto]")
-@click.option("--seed", type=int, help="[default: 0]")
-@click.option("--deterministic", is_flag=True, default=None, help="Repeat a run to the bit.")
-@click.option("--workers", type=int, help="Decoding threads.  [default: one a processor]")
-@click.option("--strict", is_flag=True, default=None, help="Stop at the first video that fails.")
-@click.option("--quarantine", metavar="FILE", help="Leave out what `kvideo check` found bad.")
-@click.option("--decoder", help="A video decoder's name.  [default: pyav]")
-@click.option("--val-clips", type=int, help="Clips a video in validation.  [default: 2]")
-@click.option("--checkpoint-minutes", type=float, help="Inside an epoch.  [default: 10]")
+@training_options
 @json_option
 def fit(
     data: str | None, resume: str | None, overwrite: bool, as_json: bool, **options: Any
@@ -96,9 +123,7 @@ def fit(
     from kvideo.cli.startup import import_quietly
     from kvideo.training import Experiment, run
 
-    given = {name: value for name, value in options.items() if value not in (None, ())}
-    if "model_options" in given:
-        given["model_options"] = dict(given["model_options"])
+    given = given_settings(options)
     if resume is not None:
         if data is not None or given or overwrite:
             raise click.UsageError("--resume RUN takes all settings from the run; give no others.")

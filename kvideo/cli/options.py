@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import json
 from typing import Any
 
 import click
+
+from kvideo.text import literal
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document on standard output, nothing else."
@@ -76,20 +77,7 @@ class _KeyValue(click.ParamType):
         name, equals, text = value.partition("=")
         if not equals or not name.isidentifier():
             self.fail(f"{value!r} is not NAME=VALUE.", param, ctx)
-        return name, _literal(text)
-
-
-_WORDS = {"true": True, "false": False, "none": None}
-
-
-def _literal(text: str) -> Any:
-    """A number, true, false, none (in any case) or a list; anything else is a string."""
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+        return name, literal(text)
 
 
 SIZE, KEY_VALUE = _Size(), _KeyValue()

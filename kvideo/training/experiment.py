@@ -291,7 +291,7 @@ def run(
     from kvideo.training.assembly import assemble
     from kvideo.training.loop import CHECKPOINT
 
-    experiment = dataclasses.replace(experiment, **_absolute_paths(experiment, folder))
+    experiment = absolute(experiment, folder)
     with assemble(experiment, videos, validation, folder, say, quiet) as loop:
         make_folder(folder)
         if resume and not (folder / CHECKPOINT).exists():
@@ -312,11 +312,12 @@ def run(
     return result
 
 
-def _absolute_paths(experiment: Experiment, folder: Path) -> dict[str, Any]:
-    """The local paths of an experiment, so that it can be resumed from any folder."""
+def absolute(experiment: Experiment, folder: Path) -> Experiment:
+    """The experiment with absolute local paths, so that it can be resumed from any folder."""
     paths = {name: getattr(experiment, name) for name in _PATHS if name != "out"}
     known = {name: path for name, path in paths.items() if path and os.path.exists(path)}
-    return {"out": str(folder)} | {name: os.path.abspath(path) for name, path in known.items()}
+    found = {name: os.path.abspath(path) for name, path in known.items()}
+    return dataclasses.replace(experiment, out=str(folder), **found)
 
 
 def _result(
