@@ -36,7 +36,7 @@ HEAVY = {"tensorflow", "keras", "keras_cv", "tensorflow_io"}
 MEETING_POINTS = {
     "training", "evaluation", "prediction", "streaming", "features", "localization", "detection",
     "visualization", "api", "cli", "__init__", "conversion",
-    "segmentation.scoring", "score_fusion",
+    "segmentation.scoring", "score_fusion", "comparison",
 }  # fmt: skip
 # These take any keras.Model and never a builder of ours.
 MODEL_AGNOSTIC = {"weights", "analysis", "visualization", "inflation"}
