@@ -312,7 +312,7 @@ def test_batches_and_datasets(videos, data) -> None:
     path = data("path,start,end,label\na.mp4,1,2,run\nb.mp4,2,5,swim\nc.mp4,0,3,run\n")
     spec = ClipSpec(16, 8.0, (32, 32))
     labelled = read_data(path, root=videos, per_frame=True)
-    dataset = batches(TrainingClips(labelled, clip_reader(spec), PLAIN), 3)
+    dataset = batches(TrainingClips(labelled, clip_reader(spec), PLAIN), 3, fill=True)
     assert dataset.element_spec[1].shape == (3, 16)
     ((clips, labels),) = list(dataset)
     assert clips.shape == (3, 16, 32, 32, 3) and set(np.unique(labels)) <= {0, 1, 2}

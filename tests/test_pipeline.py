@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from kvideo.data.loading import (
 )
 from kvideo.data.pipeline import batches, class_counts, clip_dataset, clip_reader
 from kvideo.data.sampling import Augmentation, view_windows
+from kvideo.data.shares import Share
 from kvideo.data.threads import ordered_map
 from kvideo.errors import DataError, DecodeError, UnknownNameError
 
@@ -64,7 +66,7 @@ def wait_until(condition, seconds: float = 20) -> None:
 
 
 def test_batches_have_their_shapes_and_every_video_once(videos) -> None:
-    dataset = batches(training_clips(videos), 4)
+    dataset = batches(training_clips(videos), 4, fill=True)
     clips_spec, labels_spec = dataset.element_spec
     assert clips_spec.shape == (4, *SPEC.shape) and clips_spec.dtype == tf.uint8
     assert labels_spec.shape == (4,) and labels_spec.dtype == tf.int32
@@ -73,13 +75,31 @@ def test_batches_have_their_shapes_and_every_video_once(videos) -> None:
     assert len(set(map(bytes, pixels(dataset)))) == 12
 
 
-def test_the_last_batch_is_kept_or_left_out(videos) -> None:
-    sizes = {}
-    for drop in (True, False):
-        dataset = batches(training_clips(videos), 5, drop_remainder=drop)
+def test_the_last_batch_stays_short_or_is_filled_up(videos) -> None:
+    sizes, labels = {}, {}
+    for fill in (True, False):
+        dataset = batches(training_clips(videos), 5, fill=fill)
         assert int(dataset.cardinality()) == len(list(dataset))
-        sizes[drop] = [len(clips) for clips, _ in dataset]
-    assert sizes == {True: [5, 5], False: [5, 5, 2]}
+        sizes[fill] = [len(clips) for clips, _ in dataset]
+        labels[fill] = labels_of(dataset)
+    assert sizes == {True: [5, 5, 5], False: [5, 5, 2]}
+    np.testing.assert_array_equal(labels[True], [*labels[False], -1, -1, -1])
+
+
+def test_the_shares_of_processes_and_devices_are_the_rows_of_the_batches(videos) -> None:
+    whole = [clips.numpy() for clips, _ in batches(training_clips(videos), 8, fill=True)]
+    labels = labels_of(batches(training_clips(videos), 8, fill=True))
+    for workers, pieces in ((2, 1), (1, 2), (2, 2), (4, 1)):
+        shares = [Share(worker, workers, pieces) for worker in range(workers)]
+        parts = [[*batches(training_clips(videos), 8, fill=True, share=share)] for share in shares]
+        rows: list[Any] = []
+        for step in range(len(whole)):
+            for part in parts:
+                rows += part[step * pieces : (step + 1) * pieces]
+        np.testing.assert_array_equal(
+            np.concatenate([clips.numpy() for clips, _ in rows]), np.concatenate(whole)
+        )
+        np.testing.assert_array_equal(np.concatenate([one.numpy() for _, one in rows]), labels)
 
 
 def test_labels_belong_to_their_clips(videos) -> None:

@@ -349,20 +349,25 @@ class TrainingClips:
         return self.reader.labelled_training_clip(record, self.augmentation, rng)
 
     def epoch(
-        self, epoch: int, first: int = 0, last: int | None = None
+        self, epoch: int, places: Iterable[int] | None = None
     ) -> Iterator[tuple[np.ndarray, int | np.ndarray, np.ndarray]]:
-        """Clips number `first` to `last` of an epoch: (clip, label, random seed (2,) int32).
+        """Clips of an epoch: (clip, label, random seed (2,) int32).
 
         The label is the class index, for multi-label sets (num_classes,) float32 of 0 and 1, and
         for sets with labels over time (T,) int32, see `ClipReader.labelled_training_clip`.
+
+        Args:
+            epoch: its number.
+            places: which clips; by default each once. Places behind the last begin again with the
+                first, as clips that fill up a batch and do not count: their labels are -1.
         """
         order = epoch_order(len(self.videos.records), self.seed, epoch)
-        places = range(first, len(order) if last is None else min(last, len(order)))
+        places = range(len(order)) if places is None else places
         shape, dtype = self.element
         clip_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         ahead = max(self.workers, min(4 * self.workers, _MAX_AHEAD_BYTES // clip_bytes))
         results = ordered_map(
-            lambda place: self._load(epoch, place, int(order[place])), places, self.workers, ahead
+            lambda place: self._load(epoch, place, order), places, self.workers, ahead
         )
         try:
             yield from results
@@ -373,8 +378,9 @@ class TrainingClips:
             results.close()
 
     def _load(
-        self, epoch: int, place: int, index: int
+        self, epoch: int, place: int, order: np.ndarray
     ) -> tuple[np.ndarray, int | np.ndarray, np.ndarray]:
+        index = int(order[place % len(order)])
         spare = np.random.default_rng([self.seed, epoch, place, 1])
         for _ in range(_MAX_REPLACEMENTS):
             record = self.videos.records[index]
@@ -388,6 +394,8 @@ class TrainingClips:
                 index = int(spare.integers(len(self.videos.records)))
                 continue
             label = self._label(record) if labels is None else labels
+            if place >= len(order):
+                label = np.full_like(label, UNLABELLED)
             return clip, label, rng.integers(0, 2**31 - 1, 2, dtype=np.int32)
         last = str(self.failures.errors()[-1]).removesuffix(".")
         raise DataError(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -14,9 +15,10 @@ from kvideo.clip_spec import ClipSpec
 from kvideo.data.annotations import VideoRecord, VideoSet, read_data
 from kvideo.data.clip_flow import ClipFlow
 from kvideo.data.flow_cache import FlowCache
-from kvideo.data.loading import ClipReader, TrainingClips
+from kvideo.data.loading import ClipReader, Failures, TrainingClips
 from kvideo.data.remote import list_remote, open_remote
 from kvideo.data.sampling import Augmentation
+from kvideo.data.shares import WHOLE, Share
 from kvideo.data.threads import default_workers, ordered_map
 from kvideo.data.transforms import augment_clip
 from kvideo.errors import DataError, DecodeError
@@ -57,7 +59,8 @@ def batches(
     *,
     epoch: int | Callable[[], int] = 0,
     first_batch: int = 0,
-    drop_remainder: bool = True,
+    fill: bool = False,
+    share: Share = WHOLE,
 ) -> tf.data.Dataset:
     """One epoch of `clips` as a dataset of (clips, labels): mostly (B, T, H, W, C).
 
@@ -69,17 +72,21 @@ def batches(
         batch_size: clips in a batch.
         epoch: the epoch's number, or a function that gives it each time the dataset is iterated.
         first_batch: batches at the epoch's beginning to leave out (to resume).
-        drop_remainder: leave out the last batch where it is not full.
+        fill: fill up a last batch that is not full, with clips whose labels are -1; otherwise it
+            stays short.
+        share: which part of each batch, and in how many pieces. Of several, it needs `fill`.
     """
     spec, num_records = clips.reader.spec, len(clips.videos.records)
-    full, rest = divmod(num_records, batch_size)
-    num_batches = full if drop_remainder or not rest else full + 1
+    num_batches = math.ceil(num_records / batch_size)
+    places = list(share.places(batch_size, first_batch, num_batches))
+    if not fill:
+        places = [place for place in places if place < num_records]
     label_spec = _label_spec(clips.videos, spec)
     shape, dtype = clips.element
 
     def generate():
         number = epoch() if callable(epoch) else epoch
-        return clips.epoch(number, first_batch * batch_size, num_batches * batch_size)
+        return clips.epoch(number, places)
 
     dataset = tf.data.Dataset.from_generator(
         generate,
@@ -100,12 +107,76 @@ def batches(
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
-    dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches - first_batch))
+    piece = batch_size // share.parts
+    dataset = dataset.batch(piece, drop_remainder=fill)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(math.ceil(len(places) / piece)))
     options = tf.data.Options()
     # The clips come from one Python generator: there are no files to share out.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return dataset.prefetch(2).with_options(options)
+
+
+class ClipSource(Protocol):
+    """Where a training loop's batches come from.
+
+    Attributes:
+        failures: the videos that could not be read.
+    """
+
+    failures: Failures
+
+    @property
+    def error(self) -> Exception | None:
+        """What ended the last iteration early."""
+
+    @property
+    def num_clips(self) -> int:
+        """Clips in an epoch."""
+
+    def batches(
+        self, batch_size: int, *, epoch: int, first_batch: int = 0, share: Share = WHOLE
+    ) -> tf.data.Dataset:
+        """The rest of an epoch, in full batches, of which one process reads its share.
+
+        Args:
+            batch_size: clips in a step, over all devices.
+            epoch: its number, from 0.
+            first_batch: batches at its beginning to leave out.
+            share: which rows of each batch, and in how many pieces.
+
+        Returns:
+            Dataset of (clips, labels) of `batch_size` / `share.parts` rows; for each step as many
+            elements as `share.pieces`. Labels of -1 do not count.
+        """
+
+
+class VideoSource:
+    """Random clips of video files, decoded by threads of this process.
+
+    Args:
+        clips: which ones.
+    """
+
+    def __init__(self, clips: TrainingClips) -> None:
+        self.clips, self.failures = clips, clips.failures
+
+    @property
+    def error(self) -> Exception | None:
+        """What ended the last iteration early."""
+        return self.clips.error
+
+    @property
+    def num_clips(self) -> int:
+        """Clips in an epoch."""
+        return len(self.clips.videos.records)
+
+    def batches(
+        self, batch_size: int, *, epoch: int, first_batch: int = 0, share: Share = WHOLE
+    ) -> tf.data.Dataset:
+        """See `ClipSource`."""
+        return batches(
+            self.clips, batch_size, epoch=epoch, first_batch=first_batch, fill=True, share=share
+        )
 
 
 def _label_spec(videos: VideoSet, spec: ClipSpec) -> tf.TensorSpec:
@@ -174,7 +245,7 @@ def clip_dataset(
         strict=strict,
     )
     epochs = itertools.count()
-    return batches(clips, batch_size, epoch=lambda: next(epochs), drop_remainder=False)
+    return batches(clips, batch_size, epoch=lambda: next(epochs))
 
 
 def class_counts(videos: VideoSet) -> np.ndarray:

@@ -17,7 +17,7 @@ from kvideo.clip_spec import ClipSpec, recommended_clip, recommended_views
 from kvideo.data.annotations import VideoSet
 from kvideo.data.loading import Failures, TrainingClips
 from kvideo.data.over_time import check_match
-from kvideo.data.pipeline import class_counts, class_shares, clip_reader
+from kvideo.data.pipeline import VideoSource, class_counts, class_shares, clip_reader
 from kvideo.data.records import mirrored_classes
 from kvideo.data.threads import default_workers
 from kvideo.errors import UsageError
@@ -123,7 +123,7 @@ def assemble(
     yield Loop(
         model,
         info,
-        clips,
+        VideoSource(clips),
         optimizer,
         strategy,
         loop_options(experiment),

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from kvideo.data.loading import TrainingClips
-from kvideo.data.pipeline import batches
+from kvideo.data.pipeline import ClipSource
+from kvideo.data.shares import Share
 from kvideo.errors import TERMINATED, DataError, DecodeError, KVideoError, UsageError
 from kvideo.progress import Progress
 from kvideo.saving import ModelInfo, save_model
@@ -99,7 +99,7 @@ class Loop:
     Args:
         model: built under `strategy`'s scope.
         info: what to save beside the weights.
-        clips: training clips.
+        source: of training clips.
         optimizer: built under `strategy`'s scope.
         strategy: a `tf.distribute` strategy.
         options: see `LoopOptions`.
@@ -119,7 +119,7 @@ class Loop:
         self,
         model: keras.Model,
         info: ModelInfo,
-        clips: TrainingClips,
+        source: ClipSource,
         optimizer: keras.optimizers.Optimizer,
         strategy: tf.distribute.Strategy,
         options: LoopOptions,
@@ -132,18 +132,22 @@ class Loop:
         quiet: bool = False,
         head: keras.Model | None = None,
     ) -> None:
-        self.model, self.info, self.clips, self.optimizer = model, info, clips, optimizer
+        self.model, self.info, self.source, self.optimizer = model, info, source, optimizer
         self.strategy, self.options, self.folder = strategy, options, folder
         self.validate, self.say, self.quiet = validate, say, quiet
         self._named = 0
         self.state = LoopState(fingerprint=fingerprint)
-        self.batch_size = min(options.batch_size, len(clips.videos.records))
-        self.steps_per_epoch = len(clips.videos.records) // self.batch_size
-        if self.batch_size % strategy.num_replicas_in_sync:
+        replicas = strategy.num_replicas_in_sync
+        if options.batch_size % replicas:
             raise UsageError(
-                f"the batch size ({self.batch_size}) must be a multiple of the number of devices "
-                f"({strategy.num_replicas_in_sync})."
+                f"the batch size ({options.batch_size}) must be a multiple of the number of "
+                f"devices ({replicas})."
             )
+        # No larger than what there is, so that little is filled up.
+        enough = math.ceil(source.num_clips / replicas) * replicas
+        self.batch_size = min(options.batch_size, enough)
+        self.steps_per_epoch = math.ceil(source.num_clips / self.batch_size)
+        self.share = Share(pieces=replicas)
         with strategy.scope():
             optimizer.build(model.trainable_variables)
         self._step = compile_step(
@@ -206,7 +210,7 @@ class Loop:
 
     def failures(self) -> list[DecodeError]:
         """The videos, of training and validation, that could not be read."""
-        return self.clips.failures.errors()
+        return self.source.failures.errors()
 
     def waiting_share(self) -> float:
         """Share of the training time that went into waiting for clips."""
@@ -233,16 +237,17 @@ class Loop:
         state, options = self.state, self.options
         number = state.epoch + 1
         begun, first_step = time.perf_counter(), state.step
-        dataset = batches(self.clips, self.batch_size, epoch=state.epoch, first_batch=state.step)
+        dataset = self.source.batches(
+            self.batch_size, epoch=state.epoch, first_batch=state.step, share=self.share
+        )
         label = f"epoch {number}/{options.epochs}"
-        clips_done = self.steps_per_epoch * self.batch_size
-        done = first_step * self.batch_size
-        with Progress(clips_done, label, initial=done, unit="clip", quiet=self.quiet) as progress:
+        total, done = self.source.num_clips, first_step * self.batch_size
+        with Progress(total, label, initial=done, unit="clip", quiet=self.quiet) as progress:
             waited = self._steps(dataset, progress, interrupted)
             seconds = time.perf_counter() - begun
             row = {"epoch": number, **self._training_figures()}
             row["learning_rate"] = self._learning_rate(number * self.steps_per_epoch - 1)
-            row["clips_per_s"] = (self.steps_per_epoch - first_step) * self.batch_size / seconds
+            row["clips_per_s"] = (total - done) / seconds
             row["data_wait"] = waited / seconds
             if self.validate is not None:
                 row.update(self.validate())
@@ -267,16 +272,17 @@ class Loop:
 
     def _name_failures(self) -> None:
         """Says which videos could not be read for the first time in this epoch."""
-        if summary := self.clips.failures.summary(first=self._named):
+        if summary := self.source.failures.summary(first=self._named):
             self.say(summary)
-        self._named = len(self.clips.failures)
+        self._named = len(self.source.failures)
 
     def _steps(self, dataset: Any, progress: Progress, interrupted: _interruptible) -> float:
         """The steps of an epoch that are left; returns the seconds spent waiting for clips."""
         state = self.state
         waited, begun = 0.0, time.perf_counter()
         saved_at = begun
-        iterator = iter(self.strategy.experimental_distribute_dataset(dataset))
+        # Not `experimental_distribute_dataset`: with several processes it would share out anew.
+        iterator = iter(self.strategy.distribute_datasets_from_function(lambda context: dataset))
         while state.step < self.steps_per_epoch:
             asked = time.perf_counter()
             clips, labels = self._next(iterator)
@@ -291,7 +297,10 @@ class Loop:
             state.sums = [float(a + b) for a, b in zip(state.sums, sums, strict=True)]
             now = time.perf_counter()
             share = waited / max(now - begun, 1e-9)
-            progress.update(self.batch_size, **self._training_figures(), data_wait=f"{share:.0%}")
+            left = self.source.num_clips - (state.step - 1) * self.batch_size
+            progress.update(
+                min(self.batch_size, left), **self._training_figures(), data_wait=f"{share:.0%}"
+            )
             if interrupted.number is not None:
                 self._checkpoint()
                 raise TrainingInterrupted(
@@ -309,8 +318,8 @@ class Loop:
             return next(iterator)
         except (tf.errors.OpError, StopIteration) as error:
             # TensorFlow wraps an exception of the loader in its own and loses its class.
-            if self.clips.error is not None:
-                raise self.clips.error from error
+            if self.source.error is not None:
+                raise self.source.error from error
             raise
 
     def _learning_rate(self, step: int) -> float:

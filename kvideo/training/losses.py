@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -47,6 +49,22 @@ def classification_loss(
     return losses
 
 
+def video_loss(labels: tf.Tensor, logits: tf.Tensor, **options: Any) -> tf.Tensor:
+    """`classification_loss`, but 0 for clips that only fill up a batch: their labels are -1.
+
+    Args:
+        labels: (B,) int class indices, or (B, C) float 0/1; -1 for clips that do not count.
+        logits: (B, C) float32.
+        **options: see `classification_loss`.
+
+    Returns:
+        (B,) float32.
+    """
+    losses = classification_loss(tf.maximum(labels, 0), logits, **options)
+    counts = tf.reduce_all(tf.reshape(labels >= 0, [tf.shape(labels)[0], -1]), axis=1)
+    return tf.where(counts, losses, tf.zeros_like(losses))
+
+
 def frame_loss(
     labels: tf.Tensor,
     logits: tf.Tensor,
@@ -75,11 +93,11 @@ def num_hits(labels: tf.Tensor, logits: tf.Tensor, multi_label: bool) -> tf.Tens
     """How many examples have their best class among the right ones (hit@1), float32 scalar.
 
     With labels over time, (B, T) and logits (B, T, C), it is the number of frames; a label of -1
-    is never hit.
+    is never hit, that of a clip that only fills up a batch neither.
     """
     best = tf.argmax(logits, axis=-1, output_type=tf.int32)
     if multi_label:
-        hits = tf.gather(labels, best, axis=1, batch_dims=1)
+        hits = tf.maximum(tf.gather(labels, best, axis=1, batch_dims=1), 0.0)
     else:
         hits = tf.cast(tf.equal(best, tf.cast(labels, tf.int32)), tf.float32)
     return tf.reduce_sum(hits)

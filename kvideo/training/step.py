@@ -13,7 +13,7 @@ import tensorflow as tf
 from kvideo.analysis import functional_graph, graph_nodes
 from kvideo.errors import UsageError
 from kvideo.hardware import use_xla
-from kvideo.training.losses import classification_loss, frame_loss, num_hits
+from kvideo.training.losses import frame_loss, num_hits, video_loss
 from kvideo.training.remat import rematerialized
 from kvideo.training.remat_over_time import rematerialized_over_time
 from kvideo.training.truncated import TruncatedBackpropagation
@@ -51,7 +51,8 @@ def compile_step(
     Returns:
         A function from clips (B, T, H, W, 3) and labels to (3,) float32: sum of the losses,
         clips whose best class is right, clips. Of a model with an output for each frame, labels
-        are (B, T), -1 where nothing is known, and what is counted are frames with a label.
+        are (B, T), and what is counted are frames. Labels of -1 (nothing is known, or the clip
+        only fills up a batch) do not count.
 
     Raises:
         UsageError: the model has no layer `logits`, or `remat` or `bptt` does not suit it.
@@ -70,14 +71,15 @@ def compile_step(
         options: Any = {"label_smoothing": label_smoothing, "class_weights": weights}
         if per_frame:
             return frame_loss(labels, logits, **options)
-        return classification_loss(labels, logits, multi_label=multi_label, **options)
+        return video_loss(labels, logits, multi_label=multi_label, **options)
 
     def replica_step(clips: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         if per_frame:
             count = tf.reduce_sum(tf.cast(labels >= 0, tf.float32))
             total = tf.maximum(_over_replicas(count, num_replicas), 1.0)
         else:
-            count = tf.cast(tf.shape(clips)[0], tf.float32)
+            known = tf.reduce_all(tf.reshape(labels >= 0, [tf.shape(labels)[0], -1]), axis=1)
+            count = tf.reduce_sum(tf.cast(known, tf.float32))
             total = tf.constant(batch_size, tf.float32)
 
         def backward(run: Callable[[], Any], labels: Any) -> tuple[list[Any], Any]:
