@@ -6,11 +6,13 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from kvideo.clip_spec import Views
+from kvideo.cluster import Cluster
+from kvideo.cluster.messages import shared_out
 from kvideo.data.annotations import VideoRecord, VideoSet
 from kvideo.data.loading import ClipReader, iterate_views
 from kvideo.data.over_time import check_match
@@ -20,15 +22,16 @@ from kvideo.files import make_folder, write_bytes_atomic
 from kvideo.inference import Predictor
 from kvideo.members import fuse_scores, members_of
 from kvideo.results import EvaluationResult, VideoResult
-from kvideo.saving import ModelInfo, model_info
+from kvideo.saving import model_info
 from kvideo.scores import check_labels, summarize
-from kvideo.segmentation.results import FrameResult, SegmentationResult, summarize_frames
+from kvideo.segmentation.results import FrameResult, summarize_frames
 from kvideo.segmentation.scoring import is_per_frame, score_frames
 
 if TYPE_CHECKING:
     import keras
 
 Progress = Callable[[VideoResult | FrameResult], None]
+Result = TypeVar("Result", VideoResult, FrameResult)
 
 
 def score_videos(
@@ -112,6 +115,7 @@ def evaluate_model(
     workers: int = 2,
     details: Mapping[str, Any] | None = None,
     on_video: Progress | None = None,
+    cluster: Cluster | None = None,
 ) -> EvaluationResult:
     """Tests a model on a data set.
 
@@ -125,7 +129,8 @@ def evaluate_model(
         batch_size: most clips that are run at once.
         workers: decoding threads.
         details: how the figures were made, for the record.
-        on_video: is called with each video's result.
+        on_video: is called with the result of each video that this process scores.
+        cluster: the processes that share out the videos; all get the same result.
 
     Returns:
         Figures, per-class table, confusion matrix, and every video's probabilities; of a model
@@ -135,29 +140,33 @@ def evaluate_model(
         DataError: no video could be scored, or labels are missing; or of model and data one has a
             label for each frame and the other has not.
     """
-    info = model_info(model)
+    info, cluster = model_info(model), cluster or Cluster()
     readers = [reader] if isinstance(reader, ClipReader) else reader
     check_match(f'"{model.name}"', is_per_frame(model), videos.source, videos.per_frame)
     if is_per_frame(model):
         for record in videos.records:
             check_labels(record.path, record.labels, len(info.class_names), multi_label=True)
         predictor = Predictor(model, batch_size)
-        return _evaluate_frames(predictor, videos, readers[0], workers, info, details, on_video)
+
+        def score_frames_of(records: Sequence[VideoRecord]) -> Iterator[FrameResult]:
+            blocks = iterate_blocks(records, readers[0], workers)
+            return _told(score_frames(predictor, records, blocks), on_video)
+
+        over_time = shared_out(cluster, score_frames_of, videos.records, FrameResult)
+        return summarize_frames(over_time, info.class_names, details=details)
     if views is None:
         views = [part.views for part in info.members or (info,)]
     views = [views] if isinstance(views, Views) else views
     for record in videos.records:
         check_labels(record.path, record.labels, len(info.class_names), info.multi_label)
-    results = []
-    scored = score_with_members(
-        model, videos, readers, views, batch_size=batch_size, workers=workers
-    )
-    for result in scored:
-        results.append(result)
-        if on_video is not None:
-            on_video(result)
+    sized = {"batch_size": batch_size, "workers": workers}
+
+    def score(records: Sequence[VideoRecord]) -> Iterator[VideoResult]:
+        share = dataclasses.replace(videos, records=tuple(records))
+        return _told(score_with_members(model, share, readers, views, **sized), on_video)
+
     return summarize(
-        results,
+        shared_out(cluster, score, videos.records, VideoResult),
         info.class_names,
         multi_label=info.multi_label,
         views=views[0] if len(views) == 1 else sum(map(len, views)),
@@ -165,23 +174,11 @@ def evaluate_model(
     )
 
 
-def _evaluate_frames(
-    predictor: Predictor,
-    videos: VideoSet,
-    reader: ClipReader,
-    workers: int,
-    info: ModelInfo,
-    details: Mapping[str, Any] | None,
-    on_video: Progress | None,
-) -> SegmentationResult:
-    """Of a model with a label for each frame, which looks at the whole of every video."""
-    results = []
-    blocks = iterate_blocks(videos.records, reader, workers)
-    for result in score_frames(predictor, videos.records, blocks):
-        results.append(result)
+def _told(results: Iterator[Result], on_video: Progress | None) -> Iterator[Result]:
+    for result in results:
         if on_video is not None:
             on_video(result)
-    return summarize_frames(results, info.class_names, details=details)
+        yield result
 
 
 def write_report(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvideo.cluster.addresses import Addresses, check_port, find_addresses
+from kvideo.cluster.processes import Cluster, Workers
 from kvideo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 
 _BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
 _WORTH_PARAMETERS = 1_000_000
+STRATEGIES = ("auto", "one", "mirrored", "multiworker")
 
 
 @functools.cache
@@ -71,8 +75,15 @@ def use_xla() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
 
 
+def import_tensorflow() -> None:
+    """Imports TensorFlow and looks for devices, which takes seconds and makes it talk."""
+    import tensorflow as tf
+
+    tf.config.list_logical_devices()
+
+
 def choose_strategy(name: str = "auto") -> tf.distribute.Strategy:
-    """The distribution strategy of that name.
+    """The distribution strategy of that name, for one process.
 
     Args:
         name: `"one"`: a single device; `"mirrored"`: all GPUs of this machine, or where there is
@@ -91,4 +102,39 @@ def choose_strategy(name: str = "auto") -> tf.distribute.Strategy:
     if name == "mirrored":
         devices = gpus or tf.config.list_logical_devices("CPU")
         return tf.distribute.MirroredStrategy([device.name for device in devices])
-    raise UsageError(f'strategy must be "auto", "one" or "mirrored", not "{name}".')
+    raise UsageError(f'strategy must be one of {", ".join(STRATEGIES)}, not "{name}".')
+
+
+def cluster_addresses(strategy: str) -> Addresses | None:
+    """The processes that a strategy spreads over; None: this one alone.
+
+    Args:
+        strategy: `"multiworker"` needs several, `"auto"` takes them where the environment tells of
+            them (see `find_addresses`), the others never do.
+
+    Raises:
+        UsageError: `TF_CONFIG` is wrong, or `"multiworker"` was asked for and there is one process.
+    """
+    if strategy not in ("auto", "multiworker"):
+        return None
+    addresses = find_addresses()
+    if addresses is None and strategy == "multiworker":
+        raise UsageError(
+            "the strategy multiworker needs several workers, told by TF_CONFIG or SLURM. To start "
+            "some on this machine: kvideo launch --workers 2 -- fit …"
+        )
+    return addresses
+
+
+def join_cluster(addresses: Addresses) -> Cluster:
+    """Waits for the other processes, and joins them. To be called before TensorFlow does anything.
+
+    Raises:
+        KVideoError: the own port is taken.
+    """
+    check_port(addresses.hosts[addresses.index])
+    os.environ["TF_CONFIG"] = addresses.to_json()
+    import tensorflow as tf
+
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    return Workers(strategy, addresses.index, len(addresses.hosts))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kvideo.children import end_with_parent
 from kvideo.errors import KVideoError, UsageError
 from kvideo.noise import noise_clips
 
@@ -29,7 +30,6 @@ INFERENCE, TRAINING, PEAK = "inference", "training", "matrix products"
 _PEAK_SIZES = (1024, 2048, 3072)
 _PEAK_SECONDS = 0.7  # for each size
 _PEAK_REPEATS = 3
-_PDEATHSIG = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def main() -> None:
     The answer is `{"result": …}`, or `{"error": sentence, "status": exit status}`, or
     `{"memory": true}` where that was not enough.
     """
-    _end_with_parent()
+    end_with_parent()
     values = json.load(sys.stdin)
     path, begun = Path(values.pop("answer")), Path(values.pop("begun"))
     with suppress(OSError):  # should memory run out, the system ends this process, no other
@@ -87,16 +87,6 @@ def main() -> None:
             raise
         answer = {"memory": True}
     path.write_text(json.dumps(answer))
-
-
-def _end_with_parent() -> None:
-    """On Linux, has this process end when the one that waits for it is killed."""
-    if sys.platform == "linux":
-        import ctypes
-        import signal
-
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
 
 
 def measure(request: Request, on_begin: Callable[[], Any] = lambda: None) -> dict[str, Any]:

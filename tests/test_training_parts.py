@@ -72,7 +72,7 @@ def test_schedule() -> None:
 def test_checkpoints_come_back_and_damage_is_seen(tmp_path) -> None:
     path = tmp_path / "last.npz"
     variables = [tf.Variable([[1.0, 2.0]]), tf.Variable(7, dtype=tf.int64)]
-    write_checkpoint(path, variables, {"epoch": 3})
+    write_checkpoint(path, [v.numpy() for v in variables], {"epoch": 3})
     arrays, state = read_checkpoint(path)
     assert state == {"epoch": 3} and arrays[1] == 7 and arrays[1].dtype == np.int64
     others = [tf.Variable([[0.0, 0.0]]), tf.Variable(0, dtype=tf.int64)]

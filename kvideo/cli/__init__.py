@@ -17,6 +17,7 @@ from kvideo.errors import TERMINATED, KVideoError
 COMMANDS = {
     "fit": "Train a model on a folder of videos.",
     "compare": "Train several models under one recipe: what they reach, what they cost.",
+    "launch": "Train or test in several processes on this machine.",
     "evaluate": "Test a model over many views of each video.",
     "fuse": "Join trained models to one, by their scores.",
     "predict": "Label video files, or follow a live stream.",

@@ -74,7 +74,7 @@ _TRAINING = (
         metavar="FRAMES",
         help="Cut back-propagation through time after so many frames (models with output=frames).",
     ),
-    click.option("--strategy", help="auto, one or mirrored.  [default: auto]"),
+    click.option("--strategy", help="auto, one, mirrored or multiworker.  [default: auto]"),
     click.option("--seed", type=int, help="[default: 0]"),
     click.option("--deterministic", is_flag=True, default=None, help="Repeat a run to the bit."),
     click.option("--workers", type=int, help="Decoding threads.  [default: one a processor]"),
@@ -84,6 +84,7 @@ _TRAINING = (
     click.option("--quarantine", metavar="FILE", help="Leave out what `kvideo check` found bad."),
     click.option("--decoder", help="A video decoder's name.  [default: pyav]"),
     click.option("--val-clips", type=int, help="Clips a video in validation.  [default: 2]"),
+    click.option("--keep-checkpoints", type=int, help="How many of the last.  [default: 2]"),
     click.option("--checkpoint-minutes", type=float, help="Inside an epoch.  [default: 10]"),
 )
 
@@ -109,10 +110,20 @@ def given_settings(options: dict[str, Any]) -> dict[str, Any]:
 @click.option("-o", "--out", help="The run's folder.  [default: runs/DATA-MODEL]")
 @click.option("--resume", metavar="RUN", help="Go on with an interrupted run; no other options.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the folder.")
+@click.option(
+    "--auto-resume",
+    is_flag=True,
+    help="Go on if the folder holds this very run, else begin: one command for every attempt.",
+)
 @training_options
 @json_option
 def fit(
-    data: str | None, resume: str | None, overwrite: bool, as_json: bool, **options: Any
+    data: str | None,
+    resume: str | None,
+    overwrite: bool,
+    auto_resume: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Train a model on DATA.
 
@@ -120,18 +131,28 @@ def fit(
     "demo" ("demo-frames", "demo-order", "demo-dots"). The run's folder receives the best model, a
     checkpoint to resume from, and the history.
     """
-    from kvideo.cli.startup import import_quietly
+    from kvideo.cli.startup import quietly
+    from kvideo.hardware import cluster_addresses
     from kvideo.training import Experiment, run
 
     given = given_settings(options)
     if resume is not None:
-        if data is not None or given or overwrite:
+        if data is not None or given or overwrite or auto_resume:
             raise click.UsageError("--resume RUN takes all settings from the run; give no others.")
         experiment = Experiment.from_folder(resume)
     elif data is None:
         raise click.UsageError('name the DATA to train on (a folder, a list, or "demo").')
     else:
         experiment = Experiment(data=data, **given)
-    result = run(experiment, resume=resume is not None, overwrite=overwrite, prepare=import_quietly)
-    if as_json:
+    if overwrite and auto_resume:
+        raise click.UsageError("--overwrite and --auto-resume contradict each other.")
+    result = run(
+        experiment,
+        resume=resume is not None,
+        overwrite=overwrite,
+        auto_resume=auto_resume,
+        prepare=quietly,
+    )
+    addresses = cluster_addresses(experiment.strategy)
+    if as_json and (addresses is None or addresses.index == 0):
         print_json(result.to_json())

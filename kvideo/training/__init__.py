@@ -1,5 +1,6 @@
 """Training: `Experiment` (what a run is made of) and `run` (carries it out)."""
 
-from kvideo.training.experiment import Experiment, FitResult, run
+from kvideo.training.experiment import Experiment
+from kvideo.training.run import FitResult, run
 
 __all__ = ["Experiment", "FitResult", "run"]

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from kvideo.building import build_model
 from kvideo.clip_spec import ClipSpec, recommended_clip, recommended_views
+from kvideo.cluster import Cluster
 from kvideo.data.annotations import VideoSet
 from kvideo.data.loading import Failures, TrainingClips
 from kvideo.data.over_time import check_match
@@ -48,6 +49,7 @@ def assemble(
     folder: Path,
     say: Callable[[str], None],
     quiet: bool,
+    cluster: Cluster | None = None,
 ) -> Iterator[Loop]:
     """The loop of an experiment, ready to run; restores Keras's global settings afterwards.
 
@@ -63,7 +65,8 @@ def assemble(
     precision = choose_precision(experiment.precision)
     if experiment.precision == "auto" and experiment.deterministic:
         precision = "float32"  # bfloat16 does not repeat to the bit everywhere
-    strategy = choose_strategy(experiment.strategy)
+    cluster = cluster or Cluster()
+    strategy = cluster.strategy or choose_strategy(experiment.strategy)
     with strategy.scope():
         model, info = _model(experiment, videos, precision, say)
         if experiment.precision == "auto" and not suits_precision(model, precision):
@@ -99,6 +102,7 @@ def assemble(
             experiment.batch_size,
             workers,
             failures,
+            cluster=cluster,
             **extract,
         )
     spec = info.clip_spec
@@ -133,6 +137,7 @@ def assemble(
         fingerprint=fingerprint(videos),
         say=say,
         quiet=quiet,
+        cluster=cluster,
         head=head,
     )
 

@@ -1,27 +1,18 @@
-"""A run as data: one dataclass that holds all it needs, and the function that carries it out."""
+"""A run as data: one dataclass that holds all it needs."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kvideo import __version__
 from kvideo.clip_spec import ClipSpec
 from kvideo.data.sampling import Augmentation
-from kvideo.errors import DecodeError, UsageError, check_choice
-from kvideo.files import make_folder, write_text_atomic
-from kvideo.progress import say_nothing, say_to_stderr
-from kvideo.registry import DECODERS, MODELS, find
-from kvideo.saving import check_single, read_info
-from kvideo.text import plural
-from kvideo.training.videos import read_videos
-
-if TYPE_CHECKING:
-    from kvideo.training.loop import LoopState
+from kvideo.errors import UsageError, check_choice
+from kvideo.hardware import STRATEGIES
 
 EXPERIMENT = "experiment.json"
 OPTIMIZERS = ("adamw", "sgd")
@@ -73,7 +64,9 @@ class Experiment:
             pass instead of kept (gradient checkpointing).
         bptt: frames after which back-propagation through time is cut off, so that long clips need
             little memory; for causal models with an output for each frame. None: never.
-        strategy: `"auto"`, `"one"` or `"mirrored"`.
+        strategy: `"one"` device, `"mirrored"` over all of this machine's, `"multiworker"` over
+            those of several processes, which `TF_CONFIG` or SLURM tells of; `"auto"` takes all
+            processes and GPUs that it is told of.
         seed: determines weights, order, clips and changes.
         deterministic: the same run to the bit, at some cost in speed.
         workers: decoding threads; None: as many as processors.
@@ -83,6 +76,7 @@ class Experiment:
         val_clips: clips of each video for the validation after each epoch; with a label for each
             frame the whole of every video is looked at.
         checkpoint_minutes: how often to write a checkpoint inside an epoch.
+        keep_checkpoints: how many of the last checkpoints to keep.
 
     Raises:
         UsageError: a value is out of its range.
@@ -131,6 +125,7 @@ class Experiment:
     decoder: str = "pyav"
     val_clips: int = 2
     checkpoint_minutes: float = 10.0
+    keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:
         for name in _PATHS:
@@ -147,8 +142,8 @@ class Experiment:
         check_choice("class_weights", self.class_weights, ("none", "balanced"))
         check_choice("flip", self.flip, ("auto", "on", "off"))
         check_choice("precision", self.precision, PRECISIONS)
-        check_choice("strategy", self.strategy, ("auto", "one", "mirrored"))
-        for name in ("epochs", "batch_size", "val_clips"):
+        check_choice("strategy", self.strategy, STRATEGIES)
+        for name in ("epochs", "batch_size", "val_clips", "keep_checkpoints"):
             _check(name, getattr(self, name) >= 1, getattr(self, name), "at least 1")
         if self.workers is not None:
             _check("workers", self.workers >= 1, self.workers, "at least 1")
@@ -217,133 +212,12 @@ class Experiment:
             raise UsageError(f"{path} is damaged: {cause}.") from cause
 
 
-@dataclasses.dataclass(frozen=True)
-class FitResult:
-    """What a training run gave.
-
-    Attributes:
-        folder: the run's folder.
-        model_path: the best model so far.
-        history: one row of figures for each epoch.
-        best_epoch: from 1.
-        bottleneck: a sentence about loader and model.
-        failures: sentences about the videos that could not be read.
-    """
-
-    folder: Path
-    model_path: Path
-    history: list[dict[str, float]]
-    best_epoch: int
-    bottleneck: str
-    failures: list[str]
-
-    @property
-    def best(self) -> dict[str, float]:
-        """The figures of the best epoch."""
-        return self.history[self.best_epoch - 1]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return {
-            "folder": str(self.folder),
-            "model": str(self.model_path),
-            "best_epoch": self.best_epoch,
-            "best": self.best,
-            "history": self.history,
-            "bottleneck": self.bottleneck,
-            "failures": self.failures,
-        }
-
-
-def run(
-    experiment: Experiment,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    quiet: bool = False,
-    prepare: Callable[[], None] | None = None,
-) -> FitResult:
-    """Carries out an experiment.
-
-    Args:
-        experiment: what to do.
-        resume: go on from the last checkpoint of `experiment.out`.
-        overwrite: train into `experiment.out` even if there is a run already.
-        quiet: no progress and no remarks on standard error.
-        prepare: is called when the data has been read, before TensorFlow is imported.
-
-    Raises:
-        UsageError: arguments that contradict each other.
-        DataError: the data cannot be trained on.
-        TrainingInterrupted, TrainingDiverged: see `kvideo.training.loop`.
-        KVideoError: any other work that could not be done.
-    """
-    say = say_nothing if quiet else say_to_stderr
-    if experiment.model is not None:
-        find(MODELS, experiment.model)  # wrong names are told before anything is read
-    find(DECODERS, experiment.decoder)
-    if experiment.weights and experiment.weights.endswith(".keras"):
-        check_single(read_info(experiment.weights), "training begins with")
-    folder = _run_folder(experiment, resume, overwrite)
-    videos, validation = read_videos(experiment, say)
-    if prepare is not None:
-        prepare()
-    from kvideo.training.assembly import assemble
-    from kvideo.training.loop import CHECKPOINT
-
-    experiment = absolute(experiment, folder)
-    with assemble(experiment, videos, validation, folder, say, quiet) as loop:
-        make_folder(folder)
-        if resume and not (folder / CHECKPOINT).exists():
-            say(f"{folder} has no checkpoint yet: starting from the beginning.")
-        elif resume:
-            loop.resume()
-            if loop.state.epoch >= experiment.epochs:
-                say(f"{folder} is finished: all of its {plural(experiment.epochs, 'epoch')}.")
-            else:
-                done = f"epoch {loop.state.epoch + 1}, step {loop.state.step + 1}"
-                say(f"Resuming {folder} at {done}.")
-        else:
-            loop.forget()
-            write_text_atomic(folder / EXPERIMENT, experiment.to_json())
-        state = loop.run()
-        result = _result(folder, state, loop.bottleneck(), loop.failures())
-    say(_closing_lines(result, validated=validation is not None))
-    return result
-
-
 def absolute(experiment: Experiment, folder: Path) -> Experiment:
     """The experiment with absolute local paths, so that it can be resumed from any folder."""
     paths = {name: getattr(experiment, name) for name in _PATHS if name != "out"}
     known = {name: path for name, path in paths.items() if path and os.path.exists(path)}
     found = {name: os.path.abspath(path) for name, path in known.items()}
     return dataclasses.replace(experiment, out=str(folder), **found)
-
-
-def _result(
-    folder: Path, state: LoopState, bottleneck: str, failures: list[DecodeError]
-) -> FitResult:
-    from kvideo.training.loop import MODEL
-
-    return FitResult(
-        folder=folder,
-        model_path=folder / MODEL,
-        history=state.rows,
-        best_epoch=state.best_epoch,
-        bottleneck=bottleneck,
-        failures=[str(error) for error in failures],
-    )
-
-
-def _closing_lines(result: FitResult, validated: bool) -> str:
-    figures = {name: value for name, value in result.best.items() if name.startswith("val_")}
-    if not validated:
-        figures = {name: result.best[name] for name in ("loss", "accuracy")}
-    shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
-    which = "Best epoch" if validated else "Last epoch"
-    return (
-        f"{which}: {result.best_epoch} ({shown}). {result.bottleneck}\nModel: {result.model_path}"
-    )
 
 
 def experiment_clip(experiment: Experiment, recommended: ClipSpec) -> ClipSpec:
@@ -368,26 +242,6 @@ def experiment_clip(experiment: Experiment, recommended: ClipSpec) -> ClipSpec:
             spec.flow, method=method, compensate=experiment.compensate or spec.flow.compensate
         )
     )
-
-
-def _run_folder(experiment: Experiment, resume: bool, overwrite: bool) -> Path:
-    if experiment.out is not None:
-        folder = Path(experiment.out)
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f"{folder} is a file; a run needs a folder.")
-        if not resume and not overwrite and (folder / EXPERIMENT).exists():
-            raise UsageError(
-                f"{folder} holds a run already: --resume {folder} goes on with it, --overwrite "
-                "replaces it, another --out keeps both."
-            )
-        return folder
-    model = experiment.model or Path(experiment.weights or "model").stem
-    stem = f"{Path(experiment.data).stem or 'data'}-{model}"
-    number, folder = 1, Path("runs") / stem
-    while folder.exists():
-        number += 1
-        folder = Path("runs") / f"{stem}-{number}"
-    return folder
 
 
 def _check(name: str, good: bool, value: Any, rule: str) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import signal
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,23 +14,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from kvideo.cluster import Cluster, WorkerLost
+from kvideo.cluster.processes import lost_worker
 from kvideo.data.pipeline import ClipSource
 from kvideo.data.shares import Share
-from kvideo.errors import TERMINATED, DataError, DecodeError, KVideoError, UsageError
+from kvideo.errors import DataError, DecodeError, KVideoError, UsageError
 from kvideo.progress import Progress
-from kvideo.saving import ModelInfo, save_model
-from kvideo.training.checkpoint import read_checkpoint, restore_variables, write_checkpoint
-from kvideo.training.history import History
+from kvideo.saving import ModelInfo
+from kvideo.training.checkpoint import check_shapes, restore_variables
+from kvideo.training.interruption import Interruptible, TrainingInterrupted
+from kvideo.training.run_folder import MODEL, RunFolder
 from kvideo.training.schedules import warmup_cosine
 from kvideo.training.step import compile_step
 
 if TYPE_CHECKING:
     import keras
 
-CHECKPOINT = Path("checkpoint") / "last.npz"
-MODEL = "model.keras"
 # Where waiting for clips takes more than this share of the time, the loader is the bottleneck.
 _LOADER_BOUND = 0.15
+_RETRY_SECONDS = 60.0  # after a checkpoint that could not be written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,7 @@ class LoopOptions:
         remat: see `compile_step`.
         bptt: see `compile_step`.
         checkpoint_minutes: how often to write a checkpoint inside an epoch.
+        keep_checkpoints: how many of them to keep.
     """
 
     epochs: int
@@ -60,6 +63,7 @@ class LoopOptions:
     remat: bool = False
     bptt: int | None = None
     checkpoint_minutes: float = 10.0
+    keep_checkpoints: int = 2
 
 
 @dataclasses.dataclass
@@ -78,15 +82,6 @@ class LoopState:
     seconds: float = 0.0
     waited: float = 0.0
     fingerprint: str = ""
-
-
-class TrainingInterrupted(KVideoError):
-    """Ctrl-C or SIGTERM: a checkpoint was written; the message says how to go on."""
-
-    def __init__(self, message: str, number: int | None = None) -> None:
-        super().__init__(message)
-        if number == signal.SIGTERM:
-            self.exit_status = TERMINATED
 
 
 class TrainingDiverged(KVideoError):
@@ -111,6 +106,7 @@ class Loop:
         fingerprint: identifies the data; a checkpoint of other data is refused.
         say: takes lines for a person.
         quiet: no progress bar.
+        cluster: the processes that train together; each runs the loop, and the chief writes.
         head: the part of the model that is trained on `clips`, where these are features of a frozen
             backbone; by default the model.
     """
@@ -130,11 +126,14 @@ class Loop:
         fingerprint: str = "",
         say: Callable[[str], None] = print,
         quiet: bool = False,
+        cluster: Cluster | None = None,
         head: keras.Model | None = None,
     ) -> None:
         self.model, self.info, self.source, self.optimizer = model, info, source, optimizer
         self.strategy, self.options, self.folder = strategy, options, folder
         self.validate, self.say, self.quiet = validate, say, quiet
+        self.cluster = cluster or Cluster()
+        self.files = RunFolder(folder, model, info, options.keep_checkpoints, say)
         self._named = 0
         self.state = LoopState(fingerprint=fingerprint)
         replicas = strategy.num_replicas_in_sync
@@ -147,7 +146,7 @@ class Loop:
         enough = math.ceil(source.num_clips / replicas) * replicas
         self.batch_size = min(options.batch_size, enough)
         self.steps_per_epoch = math.ceil(source.num_clips / self.batch_size)
-        self.share = Share(pieces=replicas)
+        self.share = Share(self.cluster.index, self.cluster.size, replicas // self.cluster.size)
         with strategy.scope():
             optimizer.build(model.trainable_variables)
         self._step = compile_step(
@@ -166,22 +165,33 @@ class Loop:
     # -- the run -------------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Goes back to the last checkpoint of the folder.
+        """Goes back to the last checkpoint of the folder that is not damaged.
+
+        The chief reads it, and hands it to the other processes.
 
         Raises:
-            ModelFileError: there is none, or it is damaged or of another model.
+            ModelFileError: there is none, or it is of another model.
             DataError: the data set is not the one that the checkpoint was trained on.
         """
-        path = self.folder / CHECKPOINT
-        arrays, values = read_checkpoint(path)
-        state = LoopState(**values)
-        if state.fingerprint != self.state.fingerprint:
+        variables = self._variables()
+        arrays = [np.zeros(variable.shape, _dtype(variable)) for variable in variables]
+        text, path = "", None
+        with self.cluster.together():
+            if self.cluster.is_chief:
+                path, arrays, values = self.files.checkpoints.read(self.say)
+                check_shapes(variables, arrays, path)
+                self._check_data(values["fingerprint"])
+                text = json.dumps(values)
+        state = self.cluster.gather(text)[0]
+        restore_variables(variables, self.cluster.broadcast(arrays), path)
+        self.state = LoopState(**json.loads(state))
+
+    def _check_data(self, fingerprint: str) -> None:
+        if fingerprint != self.state.fingerprint:
             raise DataError(
                 f"the videos or labels have changed since {self.folder} was trained. Begin a new "
                 f"run from its weights: --weights {self.folder / MODEL}"
             )
-        restore_variables(self._variables(), arrays, path)
-        self.state = state
 
     def run(self) -> LoopState:
         """Trains to the end.
@@ -189,24 +199,26 @@ class Loop:
         Raises:
             TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint has been written.
             TrainingDiverged: the loss is not a number; the last checkpoint is as it was.
+            WorkerLost: another process is gone; the last checkpoint is as it was.
             DecodeError, DataError: videos fail in strict mode, or too many of them.
-            KVideoError: the disk is full.
+            KVideoError: the disk is still full at the end.
         """
-        (self.folder / CHECKPOINT).parent.mkdir(parents=True, exist_ok=True)
-        history = History(self.folder, self.state.rows)
-        history.write_csv()
+        if self.cluster.is_chief:
+            self.files.open(self.state.rows)
         try:
-            with _interruptible() as interrupted:
+            with Interruptible() as interrupted:
                 while self.state.epoch < self.options.epochs and not self._should_stop():
-                    self._epoch(history, interrupted)
+                    self._epoch(interrupted)
+            self.files.finish()
+        except WorkerLost as error:
+            where = f"epoch {self.state.epoch + 1}, step {self.state.step + 1}"
+            raise WorkerLost(
+                f"{str(error).rstrip('.')} ({where}). The run goes on from its last checkpoint "
+                f"when all workers are started with: kvideo fit --resume {self.folder}"
+            ) from error
         finally:
-            history.close()
+            self.files.close()
         return self.state
-
-    def forget(self) -> None:
-        """Removes what a former run in the folder would be resumed from."""
-        for name in (CHECKPOINT, Path("history.csv")):
-            (self.folder / name).unlink(missing_ok=True)
 
     def failures(self) -> list[DecodeError]:
         """The videos, of training and validation, that could not be read."""
@@ -233,7 +245,7 @@ class Loop:
             )
         return f"The model was the bottleneck: it waited for clips only {share:.0%} of the time."
 
-    def _epoch(self, history: History, interrupted: _interruptible) -> None:
+    def _epoch(self, interrupted: Interruptible) -> None:
         state, options = self.state, self.options
         number = state.epoch + 1
         begun, first_step = time.perf_counter(), state.step
@@ -264,23 +276,29 @@ class Loop:
         rank = _rank(row)
         if state.best is None or self.validate is None or rank > state.best:
             state.best, state.best_epoch = rank, number
-            save_model(self.model, self.folder / MODEL, self.info)
-        history.append(row)
-        state.rows = history.rows
+            if self.cluster.is_chief:
+                self.files.save_best()
+        state.rows.append(row)
+        if self.cluster.is_chief:
+            self.files.add_row(row)
         self._checkpoint()
         self._name_failures()
 
     def _name_failures(self) -> None:
-        """Says which videos could not be read for the first time in this epoch."""
+        """Says which videos no process could read for the first time in this epoch."""
+        own = [(error.path, error.reason, error.detail) for error in self.failures()]
+        for others in self.cluster.gather(own):
+            for error in others:
+                self.source.failures.add(DecodeError(*error))
         if summary := self.source.failures.summary(first=self._named):
             self.say(summary)
         self._named = len(self.source.failures)
 
-    def _steps(self, dataset: Any, progress: Progress, interrupted: _interruptible) -> float:
+    def _steps(self, dataset: Any, progress: Progress, interrupted: Interruptible) -> float:
         """The steps of an epoch that are left; returns the seconds spent waiting for clips."""
         state = self.state
         waited, begun = 0.0, time.perf_counter()
-        saved_at = begun
+        save_at = begun + 60 * self.options.checkpoint_minutes
         # Not `experimental_distribute_dataset`: with several processes it would share out anew.
         iterator = iter(self.strategy.distribute_datasets_from_function(lambda context: dataset))
         while state.step < self.steps_per_epoch:
@@ -290,7 +308,8 @@ class Loop:
             self.optimizer.learning_rate.assign(
                 self._learning_rate(state.epoch * self.steps_per_epoch + state.step)
             )
-            sums = self._step(clips, labels).numpy()
+            with lost_worker():
+                *sums, stop = self._step(clips, labels, _flag(interrupted)).numpy()
             if not np.isfinite(sums).all():
                 raise self._diverged()
             state.step += 1
@@ -301,17 +320,25 @@ class Loop:
             progress.update(
                 min(self.batch_size, left), **self._training_figures(), data_wait=f"{share:.0%}"
             )
-            if interrupted.number is not None:
-                self._checkpoint()
-                raise TrainingInterrupted(
-                    f"{interrupted.word} in epoch {state.epoch + 1}; nothing is lost. Go on with: "
-                    f"kvideo fit --resume {self.folder}",
-                    interrupted.number,
-                )
-            if now - saved_at > 60 * self.options.checkpoint_minutes:
-                self._checkpoint()
-                saved_at = now
+            if stop:
+                self._stop(interrupted)
+            if now > save_at:
+                done = self._checkpoint()
+                save_at = now + (60 * self.options.checkpoint_minutes if done else _RETRY_SECONDS)
         return waited
+
+    def _stop(self, interrupted: Interruptible) -> None:
+        """Ends the run after a signal to this process or to another one."""
+        number = interrupted.number or signal.SIGTERM
+        word = "terminated" if number == signal.SIGTERM else "interrupted"
+        lost = "nothing is lost"
+        if not self._checkpoint():
+            lost = "the last checkpoint that could be written is kept"
+        raise TrainingInterrupted(
+            f"{word} in epoch {self.state.epoch + 1}; {lost}. Go on with: "
+            f"kvideo fit --resume {self.folder}",
+            number,
+        )
 
     def _next(self, iterator: Any) -> tuple[Any, Any]:
         try:
@@ -347,15 +374,20 @@ class Loop:
     def _variables(self) -> list[Any]:
         return [*self.model.variables, *self.optimizer.variables]
 
-    def _checkpoint(self) -> None:
-        state = dataclasses.asdict(self.state)
-        write_checkpoint(self.folder / CHECKPOINT, self._variables(), state)
+    def _checkpoint(self) -> bool:
+        """Writes a checkpoint; False: the disk is full."""
+        if not self.cluster.is_chief:
+            return True
+        state = self.state
+        arrays = [variable.numpy() for variable in self._variables()]
+        step = state.epoch * self.steps_per_epoch + state.step
+        return self.files.save_checkpoint(step, arrays, dataclasses.asdict(state))
 
     def _diverged(self) -> TrainingDiverged:
         where = f"epoch {self.state.epoch + 1}, step {self.state.step + 1}"
         kept = (
             f" The weights before that are kept in {self.folder}."
-            if (self.folder / CHECKPOINT).exists()
+            if self.files.checkpoints.paths()
             else ""
         )
         return TrainingDiverged(
@@ -370,43 +402,10 @@ def _rank(row: dict[str, float]) -> list[float]:
     return [row.get("val_accuracy", row.get("val_mAP", -loss)), -loss]
 
 
-class _interruptible:
-    """Within it, the first Ctrl-C or SIGTERM is noted; the second one interrupts at once.
+def _dtype(variable: Any) -> np.dtype:
+    return np.asarray(variable.numpy()).dtype
 
-    A second SIGTERM in the same second is part of the first: `timeout` sends two.
 
-    Attributes:
-        number: the signal that came; None: none did.
-    """
-
-    _SAME = 1.0  # seconds
-
-    def __enter__(self) -> _interruptible:
-        self.number: int | None = None
-        self._noted = 0.0
-        self._previous: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                handler = signal.getsignal(number)
-                # None: of another language. Who has SIGTERM ignored wants it ignored.
-                if handler is None or (number, handler) == (signal.SIGTERM, signal.SIG_IGN):
-                    continue
-                self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    @property
-    def word(self) -> str:
-        """What the signal did."""
-        return "terminated" if self.number == signal.SIGTERM else "interrupted"
-
-    def _note(self, number: int, _: object) -> None:
-        now = time.monotonic()
-        if self.number is None:
-            self.number, self._noted = number, now
-        elif number == signal.SIGINT or now - self._noted > self._SAME:
-            self.__exit__()
-            signal.raise_signal(number)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+def _flag(interrupted: Interruptible) -> tf.Tensor:
+    """1 if this process is to stop; the sum over all processes tells each whether any is."""
+    return tf.constant(float(interrupted.number > 0))

@@ -31,7 +31,7 @@ def compile_step(
     class_weights: np.ndarray | None = None,
     remat: bool = False,
     bptt: int | None = None,
-) -> Callable[[Any, Any], tf.Tensor]:
+) -> Any:
     """A function that takes one step of training on a batch.
 
     Args:
@@ -49,10 +49,11 @@ def compile_step(
             `kvideo.training.truncated`.
 
     Returns:
-        A function from clips (B, T, H, W, 3) and labels to (3,) float32: sum of the losses,
-        clips whose best class is right, clips. Of a model with an output for each frame, labels
-        are (B, T), and what is counted are frames. Labels of -1 (nothing is known, or the clip
-        only fills up a batch) do not count.
+        A function from clips (B, T, H, W, 3), labels and perhaps a flag () to (4,) float32: sum of
+        the losses, clips whose best class is right, clips; and the sum of the flags of all
+        replicas, by which one process can tell the others something. Of a model with an output for
+        each frame, labels are (B, T), and what is counted are frames. Labels of -1 (nothing is
+        known, or the clip only fills up a batch) do not count.
 
     Raises:
         UsageError: the model has no layer `logits`, or `remat` or `bptt` does not suit it.
@@ -73,7 +74,7 @@ def compile_step(
             return frame_loss(labels, logits, **options)
         return video_loss(labels, logits, multi_label=multi_label, **options)
 
-    def replica_step(clips: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    def replica_step(clips: tf.Tensor, labels: tf.Tensor, flag: tf.Tensor) -> tf.Tensor:
         if per_frame:
             count = tf.reduce_sum(tf.cast(labels >= 0, tf.float32))
             total = tf.maximum(_over_replicas(count, num_replicas), 1.0)
@@ -102,12 +103,13 @@ def compile_step(
         if clip_norm:
             gradients = _clip(gradients, clip_norm, num_replicas)
         optimizer.apply(gradients, variables)
-        return tf.concat([figures, [count]], axis=0)
+        return tf.concat([figures, [count, flag]], axis=0)
 
     # XLA cannot compile the collectives of several replicas into one program.
     @tf.function(jit_compile=use_xla() and num_replicas == 1)
-    def step(clips, labels):
-        sums = strategy.run(replica_step, args=(clips, labels))
+    def step(clips, labels, flag=None):
+        flag = tf.constant(0.0) if flag is None else flag
+        sums = strategy.run(replica_step, args=(clips, labels, flag))
         return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
 
     return step

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kvideo.clip_spec import Views
+from kvideo.cluster import Cluster
+from kvideo.cluster.messages import shared_out
 from kvideo.data.annotations import VideoRecord, VideoSet
 from kvideo.data.loading import ClipReader, Failures, iterate_views
 from kvideo.data.windows import Block, iterate_blocks
 from kvideo.errors import DataError, DecodeError
 from kvideo.inference import Predictor
 from kvideo.metrics import mean_average_precision, top_k_accuracy
+from kvideo.results import VideoResult
 from kvideo.scores import average_views
 from kvideo.segmentation import segmentation_metrics
-from kvideo.segmentation.results import exclude_background, frame_losses, label_pairs
+from kvideo.segmentation.results import (
+    FrameResult,
+    exclude_background,
+    frame_losses,
+    label_pairs,
+)
 from kvideo.segmentation.scoring import is_per_frame, score_frames
 
 if TYPE_CHECKING:
@@ -38,6 +46,7 @@ class Validation:
         batch_size: clips that are run at once.
         workers: decoding threads.
         failures: receives the videos that cannot be read.
+        cluster: the processes that share out the videos; all get the same figures.
         extract: what clips become before they are kept and given to the model: the features of a
             frozen backbone.
     """
@@ -51,9 +60,10 @@ class Validation:
         batch_size: int,
         workers: int,
         failures: Failures | None = None,
+        cluster: Cluster | None = None,
         extract: Callable[[np.ndarray], np.ndarray] = lambda clips: clips,
     ) -> None:
-        self._extract = extract
+        self._extract, self.cluster = extract, cluster or Cluster()
         self.predictor = Predictor(model, batch_size, fold=False)
         self.per_frame = is_per_frame(model)
         self.videos, self.reader, self.workers = videos, reader, workers
@@ -77,20 +87,30 @@ class Validation:
         """
         if self.per_frame:
             return self._frame_figures()
-        records: list[VideoRecord] = []
+        results = shared_out(self.cluster, self._score, self.videos.records, VideoResult)
+        read = [result for result in results if result.probabilities is not None]
+        if not read:
+            raise DataError(f"no validation video can be read. {self.failures.summary()}")
+        return self._figures(read)
+
+    def _score(self, records: Sequence[VideoRecord]) -> Iterator[VideoResult]:
+        """One result for each record; those of this process only, always the same ones."""
+        shown: list[VideoRecord] = []
 
         def groups() -> Iterator[np.ndarray]:
-            for record, clips in self._clips():
-                records.append(record)
+            for record, clips in self._clips(records):
+                shown.append(record)
                 yield clips
 
-        scores = average_views(list(self.predictor.ragged(groups())))
-        if not records:
-            raise DataError(f"no validation video can be read. {self.failures.summary()}")
-        return self._figures(records, scores)
+        scores = dict(zip(shown, average_views(list(self.predictor.ragged(groups()))), strict=True))
+        for record in records:
+            yield VideoResult(record.path, record.labels, scores.get(record))
 
     def _frame_figures(self) -> dict[str, float]:
-        scored = score_frames(self.predictor, self.videos.records, self._blocks())
+        def score(records: Sequence[VideoRecord]) -> Iterator[FrameResult]:
+            return score_frames(self.predictor, records, self._blocks(records))
+
+        scored = shared_out(self.cluster, score, self.videos.records, FrameResult)
         results = [result for result in scored if result.probabilities is not None]
         if not results:
             raise DataError(f"no validation video can be read. {self.failures.summary()}")
@@ -107,13 +127,13 @@ class Validation:
             "val_f1@25": figures["f1@25"],
         }
 
-    def _blocks(self) -> Iterator[Block]:
+    def _blocks(self, records: Sequence[VideoRecord]) -> Iterator[Block]:
         if self._kept_blocks is not None:
             yield from self._kept_blocks
             return
         kept: list[Block] = []
         size = 0
-        for block in iterate_blocks(self.videos.records, self.reader, self.workers):
+        for block in iterate_blocks(records, self.reader, self.workers):
             if block.error is not None:
                 self.failures.add(block.error)
             if block.clips is not None:
@@ -127,13 +147,13 @@ class Validation:
         if size <= _KEEP_BYTES:
             self._kept_blocks = kept
 
-    def _clips(self) -> Iterator[tuple[VideoRecord, np.ndarray]]:
+    def _clips(self, records: Sequence[VideoRecord]) -> Iterator[tuple[VideoRecord, np.ndarray]]:
         if self._kept is not None:
             yield from self._kept
             return
         kept = []
-        results = iterate_views(self.videos.records, self.reader, self.views, self.workers)
-        for record, clips in zip(self.videos.records, results, strict=True):
+        results = iterate_views(records, self.reader, self.views, self.workers)
+        for record, clips in zip(records, results, strict=True):
             if isinstance(clips, DecodeError):
                 self.failures.add(clips)
                 continue
@@ -144,18 +164,19 @@ class Validation:
         if self._keep:
             self._kept = kept
 
-    def _figures(self, records: list[VideoRecord], scores: np.ndarray) -> dict[str, float]:
+    def _figures(self, results: Sequence[VideoResult]) -> dict[str, float]:
         tiny = np.finfo(np.float32).tiny
+        scores = np.stack([np.asarray(result.probabilities) for result in results])
         if self.videos.multi_label:
             truth = np.zeros(scores.shape, bool)
-            for row, record in zip(truth, records, strict=True):
-                row[list(record.labels)] = True
+            for row, result in zip(truth, results, strict=True):
+                row[list(result.labels)] = True
             chosen = np.where(truth, scores, 1 - scores)
             loss = -np.log(np.maximum(chosen, tiny)).mean()
             return {
                 "val_loss": float(loss),
                 "val_mAP": float(mean_average_precision(scores, truth)),
             }
-        labels = np.array([record.labels[0] for record in records])
+        labels = np.array([result.labels[0] for result in results])
         loss = -np.log(np.maximum(scores[np.arange(len(labels)), labels], tiny)).mean()
         return {"val_loss": float(loss), "val_accuracy": float(top_k_accuracy(scores, labels))}
