@@ -86,6 +86,7 @@ def evaluate(
     decoder: str = "pyav",
     quarantine: str | None = None,
     out: str | os.PathLike[str] | None = None,
+    strategy: str = "one",
     verbose: bool = True,
 ) -> EvaluationResult:
     """Tests a model over several views of each video; like `kvideo evaluate`.
@@ -106,6 +107,9 @@ def evaluate(
         decoder: the name of a `kvideo.decoders` entry point.
         quarantine: a file of `kvideo check --quarantine`, whose videos are left out.
         out: a folder for evaluation.json, report.html and confusion.png; None: none is written.
+        strategy: `"multiworker"` shares out the videos over several processes, all of which call
+            this function and get the same result; the first one writes. `"auto"`: if `TF_CONFIG`
+            or SLURM tells of several.
         verbose: progress on standard error.
 
     Returns:
@@ -117,12 +121,18 @@ def evaluate(
         DataError: the data cannot be used, or no video gave a result.
         UsageError: numbers of views for a model with a label for each frame.
     """
+    from kvideo.cluster import Cluster
     from kvideo.data.annotations import VideoSet
+    from kvideo.data.records import describe_videos
     from kvideo.evaluation import evaluate_model, write_report
+    from kvideo.hardware import cluster_addresses, join_cluster
     from kvideo.saving import model_info
     from kvideo.scores import describe_run
     from kvideo.segmentation.scoring import is_per_frame
 
+    addresses = cluster_addresses(strategy)
+    cluster = Cluster() if addresses is None else join_cluster(addresses)
+    verbose = verbose and cluster.is_chief
     network = _load(model, precision)
     info = model_info(network)
     per_frame = is_per_frame(network)
@@ -136,17 +146,20 @@ def evaluate(
     if verbose:
         for note in videos.notes:
             print(f"Note: {note}", file=sys.stderr, flush=True)
+    cluster.check_equal("the workers have different data", describe_videos(videos))
     readers, count = _readers(info, clip_spec, decoder), workers or _workers()
     views = _views(info, num_clips, num_crops)
     if out is not None:
-        check_writable(out)  # told now, not after an hour
+        with cluster.together():
+            if cluster.is_chief:
+                check_writable(out)  # told now, not after an hour
     details = describe_run(
         model=model if isinstance(model, str | os.PathLike) else network.name,
         data=videos.source,
         clip_spec=[reader.spec for reader in readers] if info.members else readers[0].spec,
         precision=precision,
     )
-    total = len(videos.records)
+    total = len(videos.records[:: cluster.size])
     with Progress(total, "evaluating", unit="video", quiet=not verbose) as progress:
         result = evaluate_model(
             network,
@@ -157,8 +170,9 @@ def evaluate(
             workers=count,
             details=details,
             on_video=lambda _: progress.update(1),
+            cluster=cluster,
         )
-    if out is not None:
+    if out is not None and cluster.is_chief:
         write_report(result, out, readers[0])
     return result
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kvideo.cluster.addresses import Addresses, check_port, find_addresses
 from kvideo.cluster.processes import Cluster, Workers
-from kvideo.errors import UsageError
+from kvideo.errors import KVideoError, UsageError
 
 if TYPE_CHECKING:
     import keras
@@ -126,15 +126,23 @@ def cluster_addresses(strategy: str) -> Addresses | None:
     return addresses
 
 
+@functools.cache
 def join_cluster(addresses: Addresses) -> Cluster:
     """Waits for the other processes, and joins them. To be called before TensorFlow does anything.
 
     Raises:
-        KVideoError: the own port is taken.
+        KVideoError: the own port is taken, or TensorFlow has begun already.
     """
     check_port(addresses.hosts[addresses.index])
     os.environ["TF_CONFIG"] = addresses.to_json()
     import tensorflow as tf
 
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        if "program startup" not in str(error):
+            raise
+        raise KVideoError(
+            "the workers must be joined before TensorFlow is used for anything else in the program."
+        ) from error
     return Workers(strategy, addresses.index, len(addresses.hosts))

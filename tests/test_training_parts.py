@@ -1,8 +1,5 @@
 """Losses, schedule, checkpoints and fine-tuning, each against an independent calculation."""
 
-import json
-import zipfile
-
 import keras
 import numpy as np
 import pytest
@@ -14,7 +11,6 @@ from kvideo.errors import ModelFileError, UnknownNameError, UsageError
 from kvideo.models.fusion import slow_fusion
 from kvideo.saving import ModelInfo
 from kvideo.training.assembly import make_optimizer
-from kvideo.training.checkpoint import read_checkpoint, restore_variables, write_checkpoint
 from kvideo.training.experiment import Experiment
 from kvideo.training.losses import balanced_class_weights, classification_loss, num_hits
 from kvideo.training.schedules import warmup_cosine
@@ -67,42 +63,6 @@ def test_schedule() -> None:
     assert rates[8] == pytest.approx(1.0) and rates[12] == pytest.approx(0.0)
     assert all(a > b for a, b in zip(rates[4:], rates[5:], strict=False))
     assert warmup_cosine(0, peak=1.0, warmup_steps=0, total_steps=1) == 1.0
-
-
-def test_checkpoints_come_back_and_damage_is_seen(tmp_path) -> None:
-    path = tmp_path / "last.npz"
-    variables = [tf.Variable([[1.0, 2.0]]), tf.Variable(7, dtype=tf.int64)]
-    write_checkpoint(path, [v.numpy() for v in variables], {"epoch": 3})
-    arrays, state = read_checkpoint(path)
-    assert state == {"epoch": 3} and arrays[1] == 7 and arrays[1].dtype == np.int64
-    others = [tf.Variable([[0.0, 0.0]]), tf.Variable(0, dtype=tf.int64)]
-    restore_variables(others, arrays, path)
-    np.testing.assert_array_equal(others[0], [[1.0, 2.0]])
-    with pytest.raises(ModelFileError, match="another model"):
-        restore_variables([tf.Variable([1.0])], arrays, path)
-    data = bytearray(path.read_bytes())
-    data[data.index(np.float32(2.0).tobytes())] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(ModelFileError, match="damaged"):
-        read_checkpoint(path)
-    path.write_bytes(bytes(data[: len(data) // 2]))
-    with pytest.raises(ModelFileError, match="damaged"):
-        read_checkpoint(path)
-    with pytest.raises(ModelFileError, match="no checkpoint"):
-        read_checkpoint(tmp_path / "none.npz")
-
-
-def test_a_checkpoint_with_pickled_objects_is_refused(tmp_path) -> None:
-    class Dangerous:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "touched"), "w"))
-
-    path = tmp_path / "last.npz"
-    state = np.frombuffer(json.dumps({}).encode(), np.uint8)
-    np.savez(path, **{"00000": np.array([Dangerous()], dtype=object)}, state=state)
-    with pytest.raises(ModelFileError, match="damaged"):
-        read_checkpoint(path)
-    assert zipfile.is_zipfile(path) and not (tmp_path / "touched").exists()
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ from kvideo.cli.options import (
 @batch_size_option
 @workers_option
 @decoder_option
+@click.option("--strategy", default="auto", show_default=True, help="auto, one or multiworker.")
 @json_option
 def evaluate(
     model: str,
@@ -46,6 +47,7 @@ def evaluate(
     batch_size: int,
     workers: int | None,
     decoder: str,
+    strategy: str,
     as_json: bool,
 ) -> None:
     """Test MODEL, a .keras file or a run's folder, on DATA.
@@ -55,14 +57,20 @@ def evaluate(
     confusion.png.
     """
     from kvideo.api import evaluate as run
-    from kvideo.cli.startup import import_quietly
+    from kvideo.cli.startup import import_quietly, quietly
+    from kvideo.hardware import cluster_addresses, join_cluster
     from kvideo.report import format_result
     from kvideo.saving import model_file, read_info
 
     path = model_file(model)
     folder = Path(out) if out else path.parent
     read_info(path)
-    import_quietly()
+    addresses = cluster_addresses(strategy)
+    if addresses is None:
+        import_quietly()
+    else:
+        with quietly():
+            join_cluster(addresses)
     result = run(
         model,
         data,
@@ -76,7 +84,10 @@ def evaluate(
         decoder=decoder,
         quarantine=quarantine,
         out=folder,
+        strategy=strategy,
     )
+    if addresses is not None and addresses.index > 0:
+        return  # the first worker says it
     if as_json:
         print_json(result.to_json())
     else:

@@ -91,9 +91,11 @@ def parse_tf_config(text: str) -> Addresses:
 def _of_slurm() -> Addresses:
     import tensorflow as tf
 
-    # GPUs are left to the strategy, which takes those that the process sees.
-    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(auto_set_gpu=False)
     try:
+        # GPUs are SLURM's matter: the strategy takes those that the process sees.
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+            gpus_per_node=0, gpus_per_task=0, auto_set_gpu=False
+        )
         hosts = tuple(resolver.cluster_spec().as_dict()["worker"])
     except (KeyError, ValueError, RuntimeError, OSError) as cause:
         raise UsageError(f"SLURM's variables do not describe a cluster: {cause}.") from cause

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,6 +12,7 @@ import numpy as np
 
 from kvideo.data.tracks import LabelTrack
 from kvideo.errors import DataError
+from kvideo.text import plural
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -121,3 +123,23 @@ def mirrored_classes(class_names: Sequence[str]) -> tuple[str, str] | None:
         if swapped != low and swapped in known:
             return name, next(other for other in class_names if other.lower() == swapped)
     return None
+
+
+def fingerprint(videos: VideoSet) -> str:
+    """Identifies records and labels, but not where the files lie."""
+    digest = hashlib.sha256(repr(videos.class_names).encode())
+    for record in videos.records:
+        name = os.path.basename(record.path)
+        digest.update(repr((name, record.labels, record.start, record.end)).encode())
+        if record.track is not None:
+            digest.update(repr(record.track).encode())
+    return digest.hexdigest()
+
+
+def describe_videos(*parts: VideoSet | None) -> str:
+    """How many videos there are, and their fingerprints, in a few words."""
+    return " and ".join(
+        f"{plural(len(part), 'video')} ({fingerprint(part)[:16]})"
+        for part in parts
+        if part is not None
+    )

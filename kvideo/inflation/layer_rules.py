@@ -20,7 +20,7 @@ from kvideo.inflation.rule import (
     refuse,
     shifted_axes,
 )
-from kvideo.layers.drop_path import DropPath
+from kvideo.layers.dropout import Dropout, DropPath
 from kvideo.layers.inflation import FramePooling
 from kvideo.layers.normalization import BatchNorm, ReLU
 from kvideo.layers.pixels import PixelNormalization
@@ -178,6 +178,7 @@ RULES: dict[type[keras.Layer], Rule] = {
     layers.Softmax: _axis,
     layers.UnitNormalization: _axis,
     layers.Dropout: _dropout,
+    Dropout: _dropout,
     layers.SpatialDropout2D: _spatial_dropout,
     layers.PReLU: _prelu,
     layers.ZeroPadding2D: _around(layers.ZeroPadding3D),

@@ -5,7 +5,7 @@ from kvideo.layers.conv3d import Conv3D, ZeroPadding3D
 from kvideo.layers.conv_rnn import ConvGRU2D, ConvRNN, ConvRNN2D
 from kvideo.layers.conv_rnn_cells import ConvGRU2DCell, ConvRNN2DCell, ConvRNNCell
 from kvideo.layers.depthwise import DepthwiseConv3D
-from kvideo.layers.drop_path import DropPath
+from kvideo.layers.dropout import Dropout, DropPath
 from kvideo.layers.flow import FlowNormalization
 from kvideo.layers.frames import (
     FoldTime,
@@ -44,6 +44,7 @@ __all__ = [
     "ConvRNNCell",
     "DepthwiseConv3D",
     "DropPath",
+    "Dropout",
     "EdgeConv3D",
     "EdgeDepthwiseConv3D",
     "FlowNormalization",

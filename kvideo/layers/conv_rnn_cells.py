@@ -16,6 +16,7 @@ import keras
 from keras import ops
 
 from kvideo.errors import UsageError, check_choice
+from kvideo.layers.dropout import shared_uniform
 
 Sizes = int | Sequence[int]
 
@@ -227,8 +228,8 @@ class ConvRNNCell(keras.Layer, abc.ABC):
 
     def dropout_mask(self, shape: Any, share: float) -> Any:
         """0 for a share of the values, 1 / (1 - share) for the others."""
-        ones = ops.ones(shape, dtype=self.compute_dtype)
-        return keras.random.dropout(ones, share, seed=self.seed_generator)
+        kept = ops.cast(shared_uniform(shape, self.seed_generator) >= share, self.compute_dtype)
+        return kept / ops.cast(1 - share, self.compute_dtype)
 
     def _convolve_state(self, state: Any, kernel: Any, scale: Any = None) -> Any:
         """A part of the gates from the state; with `scale` (gates, filters) normalized."""

@@ -11,6 +11,7 @@ import keras
 from kvideo.clip_spec import ClipSpec, Views
 from kvideo.errors import check_choice
 from kvideo.layers.conv import conv_unit
+from kvideo.layers.dropout import Dropout
 from kvideo.layers.mean_cube import MeanCubeSubtraction
 from kvideo.models.classifier import (
     check_dropout,
@@ -123,7 +124,7 @@ def c3d(
         x = keras.layers.MaxPooling3D(stage.pool, padding=padding, name=f"pool{number}")(x)
     x = keras.layers.Flatten(name="flatten")(x)
     x = keras.layers.Dense(FC_UNITS, "relu", kernel_initializer="he_normal", name="fc6")(x)
-    x = keras.layers.Dropout(dropout, name="dropout6")(x)
+    x = Dropout(dropout, name="dropout6")(x)
     x = keras.layers.Dense(FC_UNITS, "relu", kernel_initializer="he_normal", name="fc7")(x)
     x = keras.layers.Identity(name="features")(x)
     outputs = classifier_head(x, num_classes, classifier_activation, dropout)

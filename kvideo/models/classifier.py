@@ -20,6 +20,7 @@ import keras
 
 from kvideo.clip_spec import ClipSpec, Views
 from kvideo.errors import UsageError
+from kvideo.layers.dropout import Dropout
 from kvideo.layers.flow import FlowNormalization
 from kvideo.layers.pixels import PixelNormalization
 from kvideo.models.pretrained import fit_to_weights
@@ -310,6 +311,6 @@ def classifier_head(
             f"not {classifier_activation!r}."
         ) from None
     if check_dropout(dropout):
-        features = keras.layers.Dropout(dropout, name="dropout")(features)
+        features = Dropout(dropout, name="dropout")(features)
     logits = keras.layers.Dense(num_classes, name="logits", dtype="float32")(features)
     return keras.layers.Activation(activation, name="predictions", dtype="float32")(logits)

@@ -11,6 +11,7 @@ from kvideo.clip_spec import ClipSpec, Views
 from kvideo.errors import UsageError, check_choice
 from kvideo.layers.conv import NORM
 from kvideo.layers.conv_rnn import ConvGRU2D, ConvRNN2D
+from kvideo.layers.dropout import Dropout
 from kvideo.layers.frames import (
     FoldTime,
     FoldWindows,
@@ -314,7 +315,7 @@ def _rnn_stack(
         raise UsageError(f"units must list at least one layer's, such as (64, 64), not {units!r}.")
     for number, width in enumerate(widths, start=1):
         if check_dropout(dropout):
-            x = keras.layers.Dropout(dropout, name=f"rnn{number}_dropout")(x)
+            x = Dropout(dropout, name=f"rnn{number}_dropout")(x)
         layer = kinds[rnn](
             check_count("units", width),
             return_sequences=True,

@@ -19,7 +19,7 @@ from kvideo.data.annotations import VideoSet
 from kvideo.data.loading import Failures, TrainingClips
 from kvideo.data.over_time import check_match
 from kvideo.data.pipeline import VideoSource, class_counts, class_shares, clip_reader
-from kvideo.data.records import mirrored_classes
+from kvideo.data.records import fingerprint, mirrored_classes
 from kvideo.data.threads import default_workers
 from kvideo.errors import UsageError
 from kvideo.hardware import choose_precision, choose_strategy, suits_precision
@@ -34,7 +34,7 @@ from kvideo.training.loop import Loop, LoopOptions
 from kvideo.training.losses import balanced_class_weights
 from kvideo.training.transfer import copy_weights, freeze_up_to, replace_head
 from kvideo.training.validation import Validation
-from kvideo.training.videos import fingerprint, mirror_clips
+from kvideo.training.videos import mirror_clips
 
 _STEPS = {"rgb": "frame", "flow": "flow", "rgb+flow": "frame"}
 _LEARNING_RATES = {"adamw": 1e-3, "sgd": 0.05}

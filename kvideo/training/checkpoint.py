@@ -107,7 +107,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], dic
     if not Path(path).exists():
         raise ModelFileError(f"there is no checkpoint {path} to resume from.")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             named = {name: archive[name] for name in archive.files}
         digest = named.pop(_DIGEST).tobytes()
         if digest != _digest(named.values()):

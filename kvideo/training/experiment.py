@@ -16,7 +16,7 @@ from kvideo.hardware import STRATEGIES
 
 EXPERIMENT = "experiment.json"
 OPTIMIZERS = ("adamw", "sgd")
-_PATHS = ("data", "out", "val", "root", "weights", "quarantine")
+PATHS = ("data", "out", "val", "root", "weights", "quarantine")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -128,7 +128,7 @@ class Experiment:
     keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:
-        for name in _PATHS:
+        for name in PATHS:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, os.fspath(getattr(self, name)))
         if self.size is not None:
@@ -214,7 +214,7 @@ class Experiment:
 
 def absolute(experiment: Experiment, folder: Path) -> Experiment:
     """The experiment with absolute local paths, so that it can be resumed from any folder."""
-    paths = {name: getattr(experiment, name) for name in _PATHS if name != "out"}
+    paths = {name: getattr(experiment, name) for name in PATHS if name != "out"}
     known = {name: path for name, path in paths.items() if path and os.path.exists(path)}
     found = {name: os.path.abspath(path) for name, path in known.items()}
     return dataclasses.replace(experiment, out=str(folder), **found)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvideo import __version__
 from kvideo.cluster import Cluster
-from kvideo.data.annotations import VideoSet
+from kvideo.data.records import describe_videos
 from kvideo.errors import UsageError
 from kvideo.files import make_folder, write_text_atomic
 from kvideo.hardware import cluster_addresses, import_tensorflow, join_cluster
@@ -21,8 +21,8 @@ from kvideo.progress import say_nothing, say_to_stderr
 from kvideo.registry import DECODERS, MODELS, find
 from kvideo.saving import check_single, read_info
 from kvideo.text import plural
-from kvideo.training.experiment import EXPERIMENT, Experiment, absolute
-from kvideo.training.videos import fingerprint, read_videos
+from kvideo.training.experiment import EXPERIMENT, PATHS, Experiment, absolute
+from kvideo.training.videos import read_videos
 
 if TYPE_CHECKING:
     from kvideo.training.loop import Loop, LoopState
@@ -115,7 +115,7 @@ def run(
     if cluster.size == 1:
         with prepare():
             import_tensorflow()
-    cluster.check_equal("the workers have different data", _describe(videos, validation))
+    cluster.check_equal("the workers have different data", describe_videos(videos, validation))
     folder, resume = cluster.gather(chosen)[0]
     folder = Path(folder)
     from kvideo.training.assembly import assemble
@@ -131,29 +131,23 @@ def run(
 
 def _join(experiment: Experiment, prepare: Prepare) -> Cluster:
     """The processes that the experiment is to run on, all of them with the same software."""
-    addresses = cluster_addresses(experiment.strategy)
-    if addresses is None:
-        return Cluster()
     with prepare():
+        addresses = cluster_addresses(experiment.strategy)
+        if addresses is None:
+            return Cluster()
         cluster = join_cluster(addresses)
     import keras
     import tensorflow as tf
 
     versions = f"kvideo {__version__}, TensorFlow {tf.__version__}, Keras {keras.__version__}"
     cluster.check_equal("the workers have different versions", versions)
-    settings = dataclasses.replace(experiment, workers=None).to_json()
-    digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
+    # Where the files are may differ from host to host; what is in them is compared later.
+    settings = {
+        name: value for name, value in _plain(experiment).items() if name not in (*PATHS, "workers")
+    }
+    digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
     cluster.check_equal("the workers were given different settings", digest)
     return cluster
-
-
-def _describe(*parts: VideoSet | None) -> str:
-    """Data in a few words, with its fingerprint."""
-    return " and ".join(
-        f"{plural(len(part), 'video')} ({fingerprint(part)[:16]})"
-        for part in parts
-        if part is not None
-    )
 
 
 def _begin(loop: Loop, experiment: Experiment, resume: bool, say: Callable[[str], None]) -> None:

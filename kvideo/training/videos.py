@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -95,14 +93,3 @@ def mirror_clips(experiment: Experiment, videos: VideoSet) -> bool:
     if experiment.flip != "auto":
         return experiment.flip == "on"
     return videos.flip_safe and mirrored_classes(videos.class_names) is None
-
-
-def fingerprint(videos: VideoSet) -> str:
-    """Identifies records and labels, but not where the files lie."""
-    digest = hashlib.sha256(repr(videos.class_names).encode())
-    for record in videos.records:
-        name = os.path.basename(record.path)
-        digest.update(repr((name, record.labels, record.start, record.end)).encode())
-        if record.track is not None:
-            digest.update(repr(record.track).encode())
-    return digest.hexdigest()
