@@ -133,8 +133,11 @@ def _join(experiment: Experiment, prepare: Prepare) -> Cluster:
     """The processes that the experiment is to run on, all of them with the same software."""
     with prepare():
         addresses = cluster_addresses(experiment.strategy)
-        if addresses is None:
-            return Cluster()
+    if addresses is None:
+        return Cluster()
+    if addresses.index == 0:
+        say_to_stderr(f"Waiting for {plural(len(addresses.hosts) - 1, 'other worker')}.")
+    with prepare():
         cluster = join_cluster(addresses)
     import keras
     import tensorflow as tf
