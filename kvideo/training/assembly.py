@@ -32,6 +32,7 @@ from kvideo.training.experiment import Experiment, experiment_clip
 from kvideo.training.frozen import FrozenClips, FrozenFrames, FrozenParts
 from kvideo.training.loop import Loop, LoopOptions
 from kvideo.training.losses import balanced_class_weights
+from kvideo.training.objective import Objective
 from kvideo.training.transfer import copy_weights, freeze_up_to, replace_head
 from kvideo.training.validation import Validation
 from kvideo.training.videos import mirror_clips
@@ -133,7 +134,11 @@ def assemble(
         loop_options(experiment),
         folder,
         validate=validate,
-        class_weights=weights,
+        objective=Objective(
+            multi_label=info.multi_label,
+            label_smoothing=experiment.label_smoothing,
+            class_weights=weights,
+        ),
         fingerprint=fingerprint(videos),
         say=say,
         quiet=quiet,
