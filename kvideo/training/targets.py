@@ -27,9 +27,9 @@ class Targets:
     """
 
     labels: tf.Tensor
-    others: tf.Tensor | None = None
-    share: tf.Tensor | None = None
-    teacher: tf.Tensor | None = None
+    others: Any = None
+    share: Any = None
+    teacher: Any = None
 
     def part(self, first: Any, count: int) -> Targets:
         """Those of some frames of each clip."""
