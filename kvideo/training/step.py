@@ -58,7 +58,7 @@ def compile_step(
     num_replicas = strategy.num_replicas_in_sync
     aim = objective or Objective()
     weights = None if aim.class_weights is None else tf.constant(aim.class_weights)
-    network = keras.Model(model.inputs, _logits(model))
+    network = keras.Model(model.inputs, logits_of(model))
     forward: Callable[[Any], Any] = functools.partial(network, training=True)
     if remat:
         forward = rematerialized_over_time(network) or rematerialized(network)
@@ -118,7 +118,7 @@ def compile_step(
     return mixing_step
 
 
-def _logits(model: keras.Model) -> Any:
+def logits_of(model: keras.Model) -> Any:
     """The output of the layer `logits` in this model's graph; other graphs may have it too."""
     calls = graph_nodes(model) if functional_graph(model) is not None else []
     for call in calls:

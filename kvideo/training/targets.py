@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -13,31 +12,31 @@ from kvideo.training.objective import Objective
 Draw = tuple[tf.Tensor, tf.Tensor]
 
 
-@dataclasses.dataclass(frozen=True)
-class Targets:
+# What is not there: no tensor at all, for TensorFlow's structures of tensors.
+_NOTHING: Any = ()
+
+
+class Targets(NamedTuple):
     """The right answers for the clips of a batch, or for their frames.
 
-    Labels of -1 do not count: nothing is known, or the clip only fills up a batch.
+    Labels of -1 do not count: nothing is known, or the clip only fills up a batch. All tensors
+    have the clips as their first axis, and where there are frames these as their second.
 
     Attributes:
         labels: (B,) int, (B, C) float 0/1 for several labels a video, or (B, T) int.
-        others: of mixed clips the labels of what was mixed in; None: nothing was.
+        others: of mixed clips the labels of what was mixed in.
         share: how much `labels` count and `others` do not, (B,) or (B, T) float32.
         teacher: a teacher's logits, (B, C) or (B, T, C).
     """
 
     labels: tf.Tensor
-    others: Any = None
-    share: Any = None
-    teacher: Any = None
+    others: Any = _NOTHING
+    share: Any = _NOTHING
+    teacher: Any = _NOTHING
 
     def part(self, first: Any, count: int) -> Targets:
         """Those of some frames of each clip."""
-        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return Targets(**{
-            name: None if value is None else value[:, first : first + count]
-            for name, value in found.items()
-        })  # fmt: skip
+        return tf.nest.map_structure(lambda x: x[:, first : first + count], self)
 
     def known(self, per_frame: bool) -> tf.Tensor:
         """Which clips, or which frames, count: bool (B,) or (B, T)."""
@@ -69,7 +68,7 @@ class Targets:
             return video_loss(labels, logits, multi_label=objective.multi_label, **options)
 
         losses = hard(self.labels)
-        if self.others is not None:
+        if _given(self.others):
             losses = self.share * losses + (1.0 - self.share) * hard(self.others)
         if objective.teacher is None:
             return losses
@@ -86,10 +85,14 @@ class Targets:
         Of mixed ones, the label of which there is more is the right one.
         """
         labels = self.labels
-        if self.others is not None:
+        if _given(self.others):
             most = self.share >= 0.5
             labels = tf.where(most[:, tf.newaxis] if multi_label else most, labels, self.others)
         return num_hits(labels, logits, multi_label)
+
+
+def _given(value: Any) -> bool:
+    return not isinstance(value, tuple)
 
 
 def targets_of(
@@ -112,7 +115,7 @@ def targets_of(
         clips, targets = _mixed(clips, labels, per_frame, draw, objective.mixing.distance)
     if objective.teacher is not None:
         answers = tf.stop_gradient(objective.teacher(clips))
-        targets = dataclasses.replace(targets, teacher=answers)
+        targets = targets._replace(teacher=answers)
     return clips, targets
 
 
