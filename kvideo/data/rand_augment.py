@@ -45,16 +45,22 @@ def rand_augment(
     Returns:
         As `clip`.
     """
-    operations = list(_operations().values())
     level = magnitude / LARGEST_MAGNITUDE
     draws = tf.random.stateless_uniform((num_ops, 2), seed)
     frames = tf.cast(clip, tf.float32)
     for number in range(num_ops):
-        which = tf.cast(draws[number, 0] * len(operations), tf.int32)
+        which = tf.cast(draws[number, 0] * len(_operations()), tf.int32)
         sign = tf.where(draws[number, 1] < 0.5, -1.0, 1.0)
-        branches = [functools.partial(operation, frames, level, sign) for operation in operations]
-        frames = tf.ensure_shape(tf.switch_case(which, branches), clip.shape)
+        frames = tf.ensure_shape(_operate(frames, which, sign, level), clip.shape)
     return tf.saturate_cast(tf.round(frames), tf.uint8)
+
+
+@tf.function(autograph=False)  # traced once for a shape, not once for each pipeline
+def _operate(frames: tf.Tensor, which: tf.Tensor, sign: tf.Tensor, level: float) -> tf.Tensor:
+    branches = [
+        functools.partial(operation, frames, level, sign) for operation in _operations().values()
+    ]
+    return tf.switch_case(which, branches)
 
 
 @functools.cache
