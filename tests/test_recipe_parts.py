@@ -122,7 +122,13 @@ def test_frozen_backbones(tiny_videos: Path, tmp_path: Path, monkeypatch) -> Non
     monkeypatch.setenv("KVIDEO_CACHE", str(tmp_path / "cache"))
     frozen = {
         "model": "cnn_rnn",
-        "model_options": {"backbone": "small", "frozen_backbone": True, "units": 4},
+        "model_options": {
+            "frozen_backbone": True,
+            "states": "vector",
+            "widths": (4, 6),
+            "units": 8,
+            "grid": 2,
+        },
         "epochs": 1,
     }
     fit(tiny_videos, tmp_path / "run", **frozen, mixup=0.2, repeats=2, focal_gamma=1.0)
