@@ -113,7 +113,8 @@ def compile_step(
 
     def mixing_step(clips: Any, labels: Any, flag: Any = None) -> tf.Tensor:
         number = int(keras.ops.convert_to_numpy(optimizer.iterations))
-        return step(clips, labels, flag, aim.mixing.draw(number, clip_shape))
+        draw = tuple(tf.constant(part) for part in aim.mixing.draw(number, clip_shape))
+        return step(clips, labels, flag, draw)
 
     return mixing_step
 
