@@ -23,6 +23,7 @@ from kvideo.progress import Progress
 from kvideo.saving import ModelInfo
 from kvideo.training.checkpoint import check_shapes, restore_variables
 from kvideo.training.interruption import Interruptible, TrainingInterrupted
+from kvideo.training.objective import Objective
 from kvideo.training.run_folder import MODEL, RunFolder
 from kvideo.training.schedules import warmup_cosine
 from kvideo.training.step import compile_step
@@ -44,7 +45,6 @@ class LoopOptions:
         batch_size: clips in a step, over all replicas.
         learning_rate: at the schedule's peak.
         warmup_epochs: epochs of linear warm-up; may be a fraction.
-        label_smoothing: see `classification_loss`.
         clip_norm: largest norm of the whole gradient; None for no limit.
         early_stopping: epochs without a better validation result after which to stop; None: never.
         remat: see `compile_step`.
@@ -57,7 +57,6 @@ class LoopOptions:
     batch_size: int
     learning_rate: float
     warmup_epochs: float = 1.0
-    label_smoothing: float = 0.0
     clip_norm: float | None = None
     early_stopping: int | None = None
     remat: bool = False
@@ -102,7 +101,7 @@ class Loop:
             come there.
         validate: gives figures (`val_loss`, and `val_accuracy` or `val_mAP`) for the weights as
             they are.
-        class_weights: (num_classes,) or None.
+        objective: the loss; see `compile_step`.
         fingerprint: identifies the data; a checkpoint of other data is refused.
         say: takes lines for a person.
         quiet: no progress bar.
@@ -122,7 +121,7 @@ class Loop:
         folder: Path,
         *,
         validate: Callable[[], dict[str, float]] | None = None,
-        class_weights: np.ndarray | None = None,
+        objective: Objective | None = None,
         fingerprint: str = "",
         say: Callable[[str], None] = print,
         quiet: bool = False,
@@ -154,10 +153,8 @@ class Loop:
             optimizer,
             strategy,
             batch_size=self.batch_size,
-            multi_label=info.multi_label,
-            label_smoothing=options.label_smoothing,
+            objective=objective,
             clip_norm=options.clip_norm,
-            class_weights=class_weights,
             remat=options.remat,
             bptt=options.bptt,
         )

@@ -19,7 +19,7 @@ from kvideo.files import make_folder, write_text_atomic
 from kvideo.hardware import cluster_addresses, import_tensorflow, join_cluster
 from kvideo.progress import say_nothing, say_to_stderr
 from kvideo.registry import DECODERS, MODELS, find
-from kvideo.saving import check_single, read_info
+from kvideo.saving import check_single, model_info, read_info
 from kvideo.text import plural
 from kvideo.training.experiment import EXPERIMENT, PATHS, Experiment, absolute
 from kvideo.training.videos import read_videos
@@ -104,6 +104,8 @@ def run(
     find(DECODERS, experiment.decoder)
     if experiment.weights and experiment.weights.endswith(".keras"):
         check_single(read_info(experiment.weights), "training begins with")
+    if experiment.distill is not None:
+        check_single(model_info(experiment.distill), "a teacher is")
     cluster = _join(experiment, prepare)
     quiet = quiet or not cluster.is_chief
     say = say_nothing if quiet else say_to_stderr
