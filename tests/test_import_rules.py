@@ -25,7 +25,7 @@ NO_TENSORFLOW = [
     "data.live", "data.live_inputs", "data.placing",
     "flow", "flow.colors", "flow.estimation", "flow.files", "flow.geometry",
     "flow_settings", "flow.movies", "flow.coding", "flow.cuts", "noise",
-    "data.flow_cache", "data.clip_flow", "data.encoding", "data.threads",
+    "data.flow_cache", "data.clip_flow", "data.encoding", "data.threads", "data.timing",
     "weights.torch_reader", "weights.download", "weights.published", "weights.labels",
     "weights.families", "weights.guessing", "weights.mean_cube", "weights.resnet3d",
     "weights.torchvision", "weights.inception", "weights.c3d",
