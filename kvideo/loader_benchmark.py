@@ -13,7 +13,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -306,8 +306,8 @@ class _ReadyClips(TrainingClips):
     def modality(self) -> str | None:
         return super().modality if self.augmented else None
 
-    def epoch(self, epoch: int, first: int = 0, last: int | None = None) -> Iterator[Clip]:
-        places = range(first, len(self.videos.records) if last is None else last)
+    def epoch(self, epoch: int, places: Iterable[int] | None = None) -> Iterator[Clip]:
+        places = range(len(self.videos.records)) if places is None else places
         return (self.ready[place % len(self.ready)] for place in places)
 
 
@@ -324,7 +324,7 @@ def _one_by_one(clips: TrainingClips, limit: float) -> tuple[Stopwatch, list[Cli
     Raises:
         DataError: none can be read.
     """
-    for _ in clips.epoch(0, last=1):  # imports, and sets up what later clips find
+    for _ in clips.epoch(0, [0]):  # imports, and sets up what later clips find
         break
     stopwatch, reader = Stopwatch(), clips.reader
     flow: Any = None if reader.flow is None else TimedFlow(reader.flow, stopwatch)
