@@ -52,6 +52,7 @@ class LoopOptions:
         bptt: see `compile_step`.
         checkpoint_minutes: how often to write a checkpoint inside an epoch.
         keep_checkpoints: how many of them to keep.
+        tensorboard: see `History`.
     """
 
     epochs: int
@@ -65,6 +66,7 @@ class LoopOptions:
     bptt: int | None = None
     checkpoint_minutes: float = 10.0
     keep_checkpoints: int = 2
+    tensorboard: str = "all"
 
 
 @dataclasses.dataclass
@@ -137,7 +139,9 @@ class Loop:
         self.strategy, self.options, self.folder = strategy, options, folder
         self.validate, self.say, self.quiet = validate, say, quiet
         self.cluster = cluster or Cluster()
-        self.files = RunFolder(folder, model, info, options.keep_checkpoints, say)
+        self.files = RunFolder(
+            folder, model, info, options.keep_checkpoints, say, options.tensorboard
+        )
         self._named = 0
         self.state = LoopState(fingerprint=fingerprint)
         replicas = strategy.num_replicas_in_sync
@@ -298,6 +302,7 @@ class Loop:
             state.best, state.best_epoch = rank, number
             if self.cluster.is_chief:
                 self.files.save_best()
+                self.files.show_confusion(number, getattr(self.validate, "confusion", None))
         state.rows.append(row)
         if self.cluster.is_chief:
             self.files.add_row(row)
@@ -329,6 +334,8 @@ class Loop:
             asked = time.perf_counter()
             clips, labels = self._next(iterator)
             waited += time.perf_counter() - asked
+            if state.epoch == state.step == 0:
+                self._show(clips, labels)
             self._set_learning_rate()
             self.callbacks.begin_step(state.step)
             with lost_worker():
@@ -363,6 +370,12 @@ class Loop:
             f"kvideo fit --resume {self.folder}",
             number,
         )
+
+    def _show(self, clips: Any, labels: Any) -> None:
+        """Puts clips of the first batch among the pictures of the run."""
+        first = (self.strategy.experimental_local_results(each)[0] for each in (clips, labels))
+        if self.cluster.is_chief:
+            self.files.show_clips(*(each.numpy() for each in first))
 
     def _next(self, iterator: Any) -> tuple[Any, Any]:
         try:

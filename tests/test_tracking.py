@@ -1,6 +1,7 @@
-"""Keras callbacks in training runs: what they see, what they may decide, what they save."""
+"""Tracking of training runs: Keras callbacks, TensorBoard's files."""
 
 import csv
+import io
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import kvideo
 from kvideo.errors import UsageError
 from kvideo.training import FitResult
+from kvideo.training.history import History
 from kvideo.training.schedules import warmup_cosine
 
 QUICK = {
@@ -221,3 +223,77 @@ def test_wrong_callbacks(tiny_videos: Path, tmp_path: Path, callbacks, message: 
 def test_experiment_file_has_no_callbacks(run) -> None:
     folder, _, _ = run
     assert "callbacks" not in json.loads((folder / "run" / "experiment.json").read_text())
+
+
+# -- TensorBoard -----------------------------------------------------------------------------------
+
+
+def summaries(run: Path) -> dict[str, tuple[str, list[int], list]]:
+    """Of the event files of a run: plugin, steps and values for each name."""
+    import tensorflow as tf
+
+    found: dict[str, tuple[str, list[int], list]] = {}
+    for path in (run / "tensorboard").glob("events*"):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                plugin = value.metadata.plugin_data.plugin_name
+                _, steps, values = found.setdefault(value.tag, (plugin, [], []))
+                steps.append(event.step)
+                values.append(tf.make_ndarray(value.tensor))
+    return found
+
+
+def test_tensorboard_gets_figures_sample_clips_and_confusion(run) -> None:
+    from PIL import Image
+
+    folder, result, _ = run
+    found = summaries(folder / "run")
+    plugin, steps, values = found["val_accuracy"]
+    assert plugin == "scalars" and steps == [1, 2]
+    assert values == pytest.approx([row["val_accuracy"] for row in result.history])
+    films = [name for name in found if name.startswith("clip ")]
+    assert len(films) == 4 and {name.split(": ")[1] for name in films} <= {"left", "right"}
+    plugin, steps, ((width, height, gif),) = found[films[0]]
+    assert plugin == "images" and steps == [0] and (width, height) == (b"16", b"16")
+    film = Image.open(io.BytesIO(gif))
+    assert film.format == "GIF" and film.n_frames == 4 and film.size == (16, 16)
+    plugin, steps, pictures = found["confusion"]
+    assert plugin == "images" and steps[-1] == result.best_epoch
+    picture = Image.open(io.BytesIO(pictures[0][2]))
+    assert picture.format == "PNG" and picture.size == tuple(map(int, pictures[0][:2]))
+
+
+def test_histories_without_pictures(tmp_path: Path) -> None:
+    for kind in ("scalars", "none"):
+        history = History(tmp_path / kind, tensorboard=kind)
+        history.add_clips(np.zeros((2, 4, 8, 8, 3), np.uint8), np.zeros(2, int), "ab", 8.0, 0)
+        history.add_confusion(np.eye(2, dtype=int), "ab", 1)
+        history.append({"epoch": 1, "loss": 0.5})
+        history.close()
+    assert list(summaries(tmp_path / "scalars")) == ["loss"]
+    assert not (tmp_path / "none" / "tensorboard").exists()
+    assert (tmp_path / "none" / "history.csv").read_text() == "epoch,loss\n1,0.5\n"
+    with pytest.raises(UsageError, match="tensorboard must be one of"):
+        kvideo.Experiment("demo", "c3d", tensorboard="images")
+
+
+def test_sample_clips_of_every_kind(tmp_path: Path) -> None:
+    names = ("walk", "run", "jump")
+    history = History(tmp_path)
+    flow = np.ones((1, 4, 200, 100, 2), np.float32)
+    history.add_clips(flow, np.array([[1.0, 0.0, 1.0]], np.float32), names, 8.0, 0)
+    both = np.ones((1, 4, 8, 8, 5), np.float32)
+    history.add_clips(both, np.array([[-1, 1, 1, 2]], np.int32), names, 8.0, 0)
+    history.add_clips(np.zeros((1, 4, 7), np.float32), np.array([0]), names, 8.0, 0)
+    many = np.eye(100, dtype=int)
+    history.add_confusion(many, [f"class {i}" for i in range(100)], 1)
+    history.close()
+    found = summaries(tmp_path)
+    assert set(found) == {"clip 1: walk, jump", "clip 1: run, jump", "confusion"}
+    from PIL import Image
+
+    assert Image.open(io.BytesIO(found["clip 1: walk, jump"][2][0][2])).size == (80, 160)
+    picture = np.asarray(Image.open(io.BytesIO(found["confusion"][2][0][2])).convert("RGB"))
+    assert picture.shape == (800, 800, 3)
+    assert tuple(picture[0, 0]) == (8, 48, 107) and tuple(picture[0, 799]) == (255, 255, 255)
