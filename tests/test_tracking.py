@@ -266,6 +266,7 @@ def test_tensorboard_gets_figures_sample_clips_and_confusion(run) -> None:
 
 def test_histories_without_pictures(tmp_path: Path) -> None:
     for kind in ("scalars", "none"):
+        (tmp_path / kind).mkdir()
         history = History(tmp_path / kind, tensorboard=kind)
         history.add_clips(np.zeros((2, 4, 8, 8, 3), np.uint8), np.zeros(2, int), "ab", 8.0, 0)
         history.add_confusion(np.eye(2, dtype=int), "ab", 1)
