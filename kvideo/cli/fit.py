@@ -109,6 +109,11 @@ _TRAINING = (
     click.option("--val-clips", type=int, help="Clips a video in validation.  [default: 2]"),
     click.option("--keep-checkpoints", type=int, help="How many of the last.  [default: 2]"),
     click.option("--checkpoint-minutes", type=float, help="Inside an epoch.  [default: 10]"),
+    click.option(
+        "--tensorboard",
+        help='What to write for TensorBoard: "all" (figures, sample clips, confusion matrices), '
+        '"scalars" or "none".  [default: all]',
+    ),
 )
 
 

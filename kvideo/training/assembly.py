@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ def assemble(
     say: Callable[[str], None],
     quiet: bool,
     cluster: Cluster | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> Iterator[Loop]:
     """The loop of an experiment, ready to run; restores Keras's global settings afterwards.
 
@@ -148,6 +149,7 @@ def assemble(
         quiet=quiet,
         cluster=cluster,
         head=head,
+        callbacks=callbacks,
     )
 
 

@@ -20,6 +20,7 @@ from kvideo.training.objective import Distillation, Objective
 EXPERIMENT = "experiment.json"
 OPTIMIZERS = ("adamw", "sgd")
 PATHS = ("data", "out", "val", "root", "weights", "quarantine", "distill")
+TENSORBOARD = ("all", "scalars", "none")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -92,6 +93,8 @@ class Experiment:
             frame the whole of every video is looked at.
         checkpoint_minutes: how often to write a checkpoint inside an epoch.
         keep_checkpoints: how many of the last checkpoints to keep.
+        tensorboard: `"all"`: figures, sample clips and confusion matrices; `"scalars"`: figures
+            only; `"none"`: no files for TensorBoard.
 
     Raises:
         UsageError: a value is out of its range.
@@ -152,6 +155,7 @@ class Experiment:
     val_clips: int = 2
     checkpoint_minutes: float = 10.0
     keep_checkpoints: int = 2
+    tensorboard: str = "all"
 
     def __post_init__(self) -> None:
         for name in PATHS:
@@ -170,6 +174,7 @@ class Experiment:
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("strategy", self.strategy, STRATEGIES)
         check_choice("sampling", self.sampling, SAMPLINGS)
+        check_choice("tensorboard", self.tensorboard, TENSORBOARD)
         for name in ("epochs", "batch_size", "val_clips", "keep_checkpoints", "repeats"):
             _check(name, getattr(self, name) >= 1, getattr(self, name), "at least 1")
         if self.workers is not None:

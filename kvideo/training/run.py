@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +76,7 @@ def run(
     auto_resume: bool = False,
     quiet: bool = False,
     prepare: Prepare = contextlib.nullcontext,
+    callbacks: Sequence[Any] = (),
 ) -> FitResult:
     """Carries out an experiment.
 
@@ -91,6 +92,7 @@ def run(
         quiet: no progress and no remarks on standard error.
         prepare: TensorFlow is imported, and devices and other processes looked for, inside of what
             it returns.
+        callbacks: Keras callbacks, see `kvideo.training.callbacks.CallbackDriver`.
 
     Raises:
         UsageError: arguments that contradict each other.
@@ -123,7 +125,7 @@ def run(
     from kvideo.training.assembly import assemble
 
     experiment = absolute(experiment, folder)
-    with assemble(experiment, videos, validation, folder, say, quiet, cluster) as loop:
+    with assemble(experiment, videos, validation, folder, say, quiet, cluster, callbacks) as loop:
         _begin(loop, experiment, resume, say)
         state = loop.run()
         result = _result(loop, state)
