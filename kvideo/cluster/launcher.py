@@ -16,21 +16,18 @@ from typing import IO
 from kvideo.cluster.addresses import Addresses
 from kvideo.errors import TERMINATED, KVideoError
 
-_PROGRAM = "from kvideo.cluster.launcher import work; work()"
+# What each worker runs: the command line, for as long as the launcher lives.
+_PROGRAM = """
+from kvideo.children import end_with_parent
+end_with_parent()
+from kvideo.cli import main
+main()
+"""
 _GRACE = 30.0  # seconds for the other workers to notice that one is gone
 _LAST_WORDS = 15.0  # seconds from SIGTERM to SIGKILL
 _POLL = 0.1  # seconds
 # A worker that says what is wrong (1: the work failed, 2: wrong usage) would say it again.
 _FINAL = (1, 2)
-
-
-def work() -> None:
-    """What each worker runs: the command line, for as long as the launcher lives."""
-    from kvideo.children import end_with_parent
-    from kvideo.cli import main
-
-    end_with_parent()
-    main()
 
 
 class Launcher:
