@@ -15,7 +15,7 @@ from kvideo.errors import UsageError, check_choice
 from kvideo.hardware import STRATEGIES
 
 EXPERIMENT = "experiment.json"
-OPTIMIZERS = ("adamw", "sgd")
+OPTIMIZERS = ("adamw", "sgd", "lars", "lamb")
 PATHS = ("data", "out", "val", "root", "weights", "quarantine")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -46,10 +46,15 @@ class Experiment:
         freeze: a layer's name: it and all layers before it keep their weights.
         epochs: passes over the training videos.
         batch_size: clips in a step.
-        optimizer: `"adamw"` or `"sgd"` (momentum 0.9, Nesterov).
-        learning_rate: at the peak; None: 0.001 for adamw, 0.05 for sgd.
-        weight_decay: decoupled; not on normalization and biases. None: 0.05 for adamw, 0.0005 for
-            sgd.
+        optimizer: `"adamw"`, `"sgd"` (momentum 0.9, Nesterov), or for large batches `"lars"` or
+            `"lamb"`.
+        learning_rate: at the peak; None: 0.001 for adamw, 0.05 for sgd, 2 for lars, 0.004 for lamb.
+        lr_batch_size: the batch size that the learning rate is meant for; it is multiplied by
+            `batch_size / lr_batch_size` (linear scaling, Goyal et al. 2017). None: taken as it is.
+        layer_decay: factor on the learning rate from each stage of the network to the one before
+            it (see `kvideo.training.stages`), 0 to 1; None: all learn alike.
+        weight_decay: not on normalization and biases. None: 0.05 for adamw and lamb, 0.0005 for sgd
+            and lars.
         warmup_epochs: epochs of linear warm-up before the cosine.
         label_smoothing: 0 to below 1.
         class_weights: `"none"`, or `"balanced"`: every class counts alike.
@@ -103,6 +108,8 @@ class Experiment:
     batch_size: int = 16
     optimizer: str = "adamw"
     learning_rate: float | None = None
+    lr_batch_size: int | None = None
+    layer_decay: float | None = None
     weight_decay: float | None = None
     warmup_epochs: float = 1.0
     label_smoothing: float = 0.0
@@ -145,6 +152,10 @@ class Experiment:
         check_choice("strategy", self.strategy, STRATEGIES)
         for name in ("epochs", "batch_size", "val_clips", "keep_checkpoints"):
             _check(name, getattr(self, name) >= 1, getattr(self, name), "at least 1")
+        if self.lr_batch_size is not None:
+            _check("lr_batch_size", self.lr_batch_size >= 1, self.lr_batch_size, "at least 1")
+        if self.layer_decay is not None:
+            _check("layer_decay", 0 < self.layer_decay <= 1, self.layer_decay, "above 0 to 1")
         if self.workers is not None:
             _check("workers", self.workers >= 1, self.workers, "at least 1")
         _check("val_fraction", 0 <= self.val_fraction < 1, self.val_fraction, "0 to below 1")
