@@ -132,6 +132,7 @@ def test_weight_decay_spares_norms_and_biases(small: keras.Model, name: str) -> 
         ({"jitter": 2.0}, "jitter must be 0 to below 1"),
         ({"seed": -1}, "seed must be 0 to"),
         ({"seed": 2**32}, "seed must be 0 to"),
+        ({"batch_size": 8, "accumulate": 3}, r"accumulate \(3\) must divide the batch size"),
         ({"lr_batch_size": 0}, "lr_batch_size must be at least 1"),
         ({"layer_decay": 1.5}, "layer_decay must be above 0 to 1"),
         ({"weight_decay": -0.1}, "weight_decay must be at least 0"),

@@ -52,6 +52,12 @@ _TRAINING = (
     ),
     click.option("-e", "--epochs", type=int, help="[default: 30]"),
     click.option("-b", "--batch-size", type=int, help="Clips in a step.  [default: 16]"),
+    click.option(
+        "--accumulate",
+        type=int,
+        metavar="PARTS",
+        help="Run each batch in so many parts, to save memory.  [default: 1]",
+    ),
     click.option("--optimizer", help="adamw, sgd, lars or lamb.  [default: adamw]"),
     click.option("--lr", "--learning-rate", "learning_rate", type=float, help="At its peak."),
     click.option(

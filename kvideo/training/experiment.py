@@ -46,6 +46,8 @@ class Experiment:
         freeze: a layer's name: it and all layers before it keep their weights.
         epochs: passes over the training videos.
         batch_size: clips in a step.
+        accumulate: parts that each device runs a batch in, one after the other, to save memory; the
+            step is that of the whole batch, but for batch norms, which see a part at a time.
         optimizer: `"adamw"`, `"sgd"` (momentum 0.9, Nesterov), or for large batches `"lars"` or
             `"lamb"`.
         learning_rate: at the peak; None: 0.001 for adamw, 0.05 for sgd, 2 for lars, 0.004 for lamb.
@@ -106,6 +108,7 @@ class Experiment:
     freeze: str | None = None
     epochs: int = 30
     batch_size: int = 16
+    accumulate: int = 1
     optimizer: str = "adamw"
     learning_rate: float | None = None
     lr_batch_size: int | None = None
@@ -150,8 +153,12 @@ class Experiment:
         check_choice("flip", self.flip, ("auto", "on", "off"))
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("strategy", self.strategy, STRATEGIES)
-        for name in ("epochs", "batch_size", "val_clips", "keep_checkpoints"):
+        for name in ("epochs", "batch_size", "accumulate", "val_clips", "keep_checkpoints"):
             _check(name, getattr(self, name) >= 1, getattr(self, name), "at least 1")
+        if self.batch_size % self.accumulate:
+            raise UsageError(
+                f"accumulate ({self.accumulate}) must divide the batch size ({self.batch_size})."
+            )
         if self.lr_batch_size is not None:
             _check("lr_batch_size", self.lr_batch_size >= 1, self.lr_batch_size, "at least 1")
         if self.layer_decay is not None:

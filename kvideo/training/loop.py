@@ -49,6 +49,7 @@ class LoopOptions:
         early_stopping: epochs without a better validation result after which to stop; None: never.
         remat: see `compile_step`.
         bptt: see `compile_step`.
+        accumulate: see `compile_step`.
         checkpoint_minutes: how often to write a checkpoint inside an epoch.
         keep_checkpoints: how many of them to keep.
     """
@@ -62,6 +63,7 @@ class LoopOptions:
     early_stopping: int | None = None
     remat: bool = False
     bptt: int | None = None
+    accumulate: int = 1
     checkpoint_minutes: float = 10.0
     keep_checkpoints: int = 2
 
@@ -160,6 +162,7 @@ class Loop:
             class_weights=class_weights,
             remat=options.remat,
             bptt=options.bptt,
+            accumulate=options.accumulate,
         )
 
     # -- the run -------------------------------------------------------------------------------
