@@ -9,6 +9,12 @@ import click
 from kvideo.cli.options import KEY_VALUE, SIZE, json_option, print_json, root_option
 
 _TRAINING = (
+    click.option(
+        "--recipe",
+        metavar="NAME",
+        help="Settings that go together; other options win over them. quick, scratch, finetune, "
+        "probe, kinetics-slowfast or large-batch.",
+    ),
     click.option("--val", metavar="DATA", help="Validation data, in any form that DATA may have."),
     click.option(
         "--val-fraction",
@@ -151,6 +157,7 @@ def fit(
     """
     from kvideo.cli.startup import quietly
     from kvideo.hardware import cluster_addresses
+    from kvideo.recipes import experiment as experiment_of
     from kvideo.training import Experiment, run
 
     given = given_settings(options)
@@ -161,7 +168,7 @@ def fit(
     elif data is None:
         raise click.UsageError('name the DATA to train on (a folder, a list, or "demo").')
     else:
-        experiment = Experiment(data=data, **given)
+        experiment = experiment_of(data, **given)
     if overwrite and auto_resume:
         raise click.UsageError("--overwrite and --auto-resume contradict each other.")
     result = run(
