@@ -56,6 +56,12 @@ _TRAINING = (
     click.option(
         "--freeze", metavar="LAYER", help="Keep the weights of all layers up to this one."
     ),
+    click.option(
+        "--unfreeze-epochs",
+        type=int,
+        metavar="EPOCHS",
+        help="Train the head first, and after each so many epochs one stage more.",
+    ),
     click.option("-e", "--epochs", type=int, help="[default: 30]"),
     click.option("-b", "--batch-size", type=int, help="Clips in a step.  [default: 16]"),
     click.option(
@@ -83,6 +89,18 @@ _TRAINING = (
     click.option("--label-smoothing", type=float, help="[default: 0]"),
     click.option("--class-weights", help='"none" or "balanced".  [default: none]'),
     click.option("--clip-norm", type=float, help="Largest norm of the gradient."),
+    click.option(
+        "--ema",
+        type=float,
+        metavar="DECAY",
+        help="Test and save an average of the weights over the steps, such as 0.999.",
+    ),
+    click.option(
+        "--precise-bn",
+        type=int,
+        metavar="BATCHES",
+        help="Take batch norms' statistics from so many batches before each validation.",
+    ),
     click.option(
         "--early-stopping", type=int, metavar="EPOCHS", help="Stop when validation gets no better."
     ),

@@ -44,6 +44,8 @@ class Experiment:
             is read with its labels over time.
         weights: a `.keras` file to start from, or a name that the builder knows (`"imagenet"`).
         freeze: a layer's name: it and all layers before it keep their weights.
+        unfreeze_epochs: train the head first, and after each so many epochs one stage more (see
+            `kvideo.training.stages`), from the head down; None: all from the beginning.
         epochs: passes over the training videos.
         batch_size: clips in a step.
         accumulate: parts that each device runs a batch in, one after the other, to save memory; the
@@ -61,6 +63,10 @@ class Experiment:
         label_smoothing: 0 to below 1.
         class_weights: `"none"`, or `"balanced"`: every class counts alike.
         clip_norm: largest norm of the gradient; None for no limit.
+        ema: decay of an average of the weights over the steps, such as 0.999; it is what is
+            validated and saved. None: the weights themselves.
+        precise_bn: batches of training clips that batch norms' statistics are taken from before
+            each validation; None: their running averages serve.
         early_stopping: stop after that many epochs without a better validation; None: never.
         crop: see `Augmentation.crop`.
         min_area: see `Augmentation.min_area`.
@@ -106,6 +112,7 @@ class Experiment:
     model_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     weights: str | None = None
     freeze: str | None = None
+    unfreeze_epochs: int | None = None
     epochs: int = 30
     batch_size: int = 16
     accumulate: int = 1
@@ -118,6 +125,8 @@ class Experiment:
     label_smoothing: float = 0.0
     class_weights: str = "none"
     clip_norm: float | None = None
+    ema: float | None = None
+    precise_bn: int | None = None
     early_stopping: int | None = None
     crop: str = "random_resized"
     min_area: float = 0.4
@@ -159,8 +168,6 @@ class Experiment:
             raise UsageError(
                 f"accumulate ({self.accumulate}) must divide the batch size ({self.batch_size})."
             )
-        if self.lr_batch_size is not None:
-            _check("lr_batch_size", self.lr_batch_size >= 1, self.lr_batch_size, "at least 1")
         if self.layer_decay is not None:
             _check("layer_decay", 0 < self.layer_decay <= 1, self.layer_decay, "above 0 to 1")
         if self.workers is not None:
@@ -183,8 +190,11 @@ class Experiment:
                 raise UsageError(
                     "bptt and remat both save memory on long clips; give only one of them."
                 )
-        if self.early_stopping is not None:
-            _check("early_stopping", self.early_stopping >= 1, self.early_stopping, "at least 1")
+        for name in ("early_stopping", "precise_bn", "unfreeze_epochs", "lr_batch_size"):
+            value = getattr(self, name)
+            _check(name, value is None or value >= 1, value, "at least 1")
+        if self.ema is not None:
+            _check("ema", 0 < self.ema < 1, self.ema, "above 0 to below 1")
         self.augmentation(flip=False)  # checks its own ranges
         experiment_clip(self, ClipSpec(1, modality="rgb+flow"))  # likewise
 

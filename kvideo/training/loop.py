@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ from kvideo.training.interruption import Interruptible, TrainingInterrupted
 from kvideo.training.run_folder import MODEL, RunFolder
 from kvideo.training.schedules import warmup_cosine
 from kvideo.training.step import compile_step
+from kvideo.training.tested_weights import TestedWeights
+from kvideo.training.thawing import Thawing
 
 if TYPE_CHECKING:
     import keras
@@ -50,6 +53,10 @@ class LoopOptions:
         remat: see `compile_step`.
         bptt: see `compile_step`.
         accumulate: see `compile_step`.
+        ema: decay of `WeightAverage`, whose weights are validated and saved; None: no average.
+        precise_bn: batches that batch norms' statistics are taken from before a validation, see
+            `PreciseStatistics`; None: the running averages serve.
+        unfreeze_epochs: see `Thawing`; None: all is trained from the beginning.
         checkpoint_minutes: how often to write a checkpoint inside an epoch.
         keep_checkpoints: how many of them to keep.
     """
@@ -64,6 +71,9 @@ class LoopOptions:
     remat: bool = False
     bptt: int | None = None
     accumulate: int = 1
+    ema: float | None = None
+    precise_bn: int | None = None
+    unfreeze_epochs: int | None = None
     checkpoint_minutes: float = 10.0
     keep_checkpoints: int = 2
 
@@ -145,14 +155,24 @@ class Loop:
                 f"devices ({replicas})."
             )
         # No larger than what there is, so that little is filled up.
-        enough = math.ceil(source.num_clips / replicas) * replicas
+        pieces = replicas * options.accumulate
+        enough = math.ceil(source.num_clips / pieces) * pieces
         self.batch_size = min(options.batch_size, enough)
         self.steps_per_epoch = math.ceil(source.num_clips / self.batch_size)
         self.share = Share(self.cluster.index, self.cluster.size, replicas // self.cluster.size)
+        self._thawing = None
+        if options.unfreeze_epochs is not None:
+            self._thawing = Thawing(model, options.unfreeze_epochs)
+            optimizer.begin_at(self._thawing.first_steps(self.steps_per_epoch))
         with strategy.scope():
             optimizer.build(model.trainable_variables)
-        self._step = compile_step(
-            model if head is None else head,
+        network = model if head is None else head
+        self._tested = TestedWeights(
+            model, network, strategy, self._batches_of_clips, options.ema, options.precise_bn
+        )
+        self._compile = functools.partial(
+            compile_step,
+            network,
             optimizer,
             strategy,
             batch_size=self.batch_size,
@@ -164,6 +184,11 @@ class Loop:
             bptt=options.bptt,
             accumulate=options.accumulate,
         )
+        self._compiled_for: int | None = None
+        if self._thawing is None:
+            self._step = self._compile()  # so that what cannot be compiled is told at once
+        else:
+            self._thaw()
 
     # -- the run -------------------------------------------------------------------------------
 
@@ -255,6 +280,7 @@ class Loop:
         dataset = self.source.batches(
             self.batch_size, epoch=state.epoch, first_batch=state.step, share=self.share
         )
+        self._thaw()
         label = f"epoch {number}/{options.epochs}"
         total, done = self.source.num_clips, first_step * self.batch_size
         with Progress(total, label, initial=done, unit="clip", quiet=self.quiet) as progress:
@@ -264,28 +290,55 @@ class Loop:
             row["learning_rate"] = self._learning_rate(number * self.steps_per_epoch - 1)
             row["clips_per_s"] = (total - done) / seconds
             row["data_wait"] = waited / seconds
-            if self.validate is not None:
-                row.update(self.validate())
-                # In front of the others, since a narrow terminal shows the first figures only.
-                figures = self._training_figures()
-                shown = {name: row[name] for name in reversed(row) if name.startswith("val_")}
-                progress.update(0, **dict.fromkeys(figures), data_wait=None)
-                share = f"{row['data_wait']:.0%}"
-                progress.update(0, **shown, **figures, data_wait=share)
+            with self._tested.applied():
+                self._test(row, progress)
             row["seconds"] = time.perf_counter() - begun
         state.seconds += seconds
         state.waited += waited
         state.epoch, state.step, state.sums = number, 0, [0.0, 0.0, 0.0]
-        rank = _rank(row)
-        if state.best is None or self.validate is None or rank > state.best:
-            state.best, state.best_epoch = rank, number
-            if self.cluster.is_chief:
-                self.files.save_best()
         state.rows.append(row)
         if self.cluster.is_chief:
             self.files.add_row(row)
         self._checkpoint()
         self._name_failures()
+
+    def _test(self, row: dict[str, float], progress: Progress) -> None:
+        """Adds validation figures to an epoch's, and saves the model if it is the best so far."""
+        state = self.state
+        if self.validate is not None:
+            row.update(self.validate())
+            # In front of the others, since a narrow terminal shows the first figures only.
+            figures = self._training_figures()
+            shown = {name: row[name] for name in reversed(row) if name.startswith("val_")}
+            progress.update(0, **dict.fromkeys(figures), data_wait=None)
+            progress.update(0, **shown, **figures, data_wait=f"{row['data_wait']:.0%}")
+        rank = _rank(row)
+        if state.best is None or self.validate is None or rank > state.best:
+            state.best, state.best_epoch = rank, int(row["epoch"])
+            if self._thawing is not None:
+                self._thawing.thaw()  # the file's layers can be trained
+            if self.cluster.is_chief:
+                self.files.save_best()
+
+    def _thaw(self) -> None:
+        """Freezes and thaws layers for the epoch; compiles the step anew where that matters."""
+        if self._thawing is None:
+            return
+        self._thawing.freeze(self.state.epoch)
+        count = self._thawing.count(self.state.epoch)
+        if count != self._compiled_for:
+            if self._compiled_for is not None:
+                self.say(self._thawing.describe(self.state.epoch))
+            self._step, self._compiled_for = self._compile(), count
+
+    def _batches_of_clips(self, count: int) -> Iterator[Any]:
+        """At most so many batches of the epoch's clips, as they are distributed."""
+        # Not a last batch that is filled up with grey.
+        full = max(1, self.source.num_clips // self.batch_size)
+        dataset = self.source.batches(self.batch_size, epoch=self.state.epoch, share=self.share)
+        dataset = dataset.take(min(count, full) * self.share.pieces)
+        batches = self.strategy.distribute_datasets_from_function(lambda context: dataset)
+        return (clips for clips, _ in batches)
 
     def _name_failures(self) -> None:
         """Says which videos no process could read for the first time in this epoch."""
@@ -315,6 +368,7 @@ class Loop:
                 *sums, stop = self._step(clips, labels, _flag(interrupted)).numpy()
             if not np.isfinite(sums).all():
                 raise self._diverged()
+            self._tested.after_step(self.optimizer.iterations)
             state.step += 1
             state.sums = [float(a + b) for a, b in zip(state.sums, sums, strict=True)]
             now = time.perf_counter()
@@ -375,7 +429,7 @@ class Loop:
         return True
 
     def _variables(self) -> list[Any]:
-        return [*self.model.variables, *self.optimizer.variables]
+        return [*self.model.variables, *self.optimizer.variables, *self._tested.variables]
 
     def _checkpoint(self) -> bool:
         """Writes a checkpoint; False: the disk is full."""
