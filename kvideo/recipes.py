@@ -50,6 +50,7 @@ def scratch(data: str | os.PathLike[str], **overrides: Any) -> Experiment:
         warmup_epochs=5,
         label_smoothing=0.1,
         clip_norm=1.0,
+        ema=0.999,
         min_area=0.3,
         jitter=0.4,
     )
@@ -87,11 +88,31 @@ def probe(data: str | os.PathLike[str], **overrides: Any) -> Experiment:
     )
 
 
+def thaw(data: str | os.PathLike[str], **overrides: Any) -> Experiment:
+    """A trained network on new videos, one stage more after every two epochs.
+
+    Gradual unfreezing and smaller rates for early layers (Howard & Ruder 2018).
+    """
+    return _experiment(
+        data,
+        _with_weights("thaw", overrides),
+        unfreeze_epochs=2,
+        epochs=24,
+        learning_rate=1e-3,
+        lr_batch_size=16,
+        layer_decay=0.5,
+        weight_decay=0.05,
+        label_smoothing=0.1,
+        clip_norm=1.0,
+    )
+
+
 def kinetics_slowfast(data: str | os.PathLike[str], **overrides: Any) -> Experiment:
     """SlowFast 8×8, ResNet-50, as it was trained on Kinetics, on eight GPUs or more.
 
     Momentum SGD, a rate of 0.1 for 64 clips in linear proportion, 196 epochs of half a cosine after
-    34 of warm-up, dropout (Feichtenhofer et al. 2019; epochs as in the authors' code).
+    34 of warm-up, dropout, precise batch norm (Feichtenhofer et al. 2019; the epochs and the batch
+    norm as in the authors' code).
     """
     return _experiment(
         data,
@@ -105,6 +126,7 @@ def kinetics_slowfast(data: str | os.PathLike[str], **overrides: Any) -> Experim
         lr_batch_size=64,
         weight_decay=1e-4,
         warmup_epochs=34,
+        precise_bn=200,
         crop="random",
         jitter=0.0,
     )
@@ -129,7 +151,7 @@ def large_batch(data: str | os.PathLike[str], **overrides: Any) -> Experiment:
 
 RECIPES: dict[str, Callable[..., Experiment]] = {
     function.__name__.replace("_", "-"): function
-    for function in (quick, scratch, finetune, probe, kinetics_slowfast, large_batch)
+    for function in (quick, scratch, finetune, probe, thaw, kinetics_slowfast, large_batch)
 }
 
 

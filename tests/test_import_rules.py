@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "kvideo"
 NO_TENSORFLOW = [
     "__init__", "errors", "clip_spec", "registry", "files", "text", "progress", "metrics",
     "recipes", "results", "scores", "report", "report.page", "report.tables", "report.text",
-    "report.timeline", "report.timeline_plot", "report.plots",
+    "report.timeline", "report.timeline_plot", "report.plots", "report.rate_plot",
     "feature_files", "feature_set", "segmentation", "segmentation.metrics",
     "segmentation.results", "segmentation.files", "data.windows",
     "data.tracks", "data.over_time", "data.class_folders",

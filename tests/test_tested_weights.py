@@ -27,7 +27,7 @@ QUICK = {
     "precision": "float32",
     "verbose": False,
 }
-ALL = {"ema": 0.9, "precise_bn": 2, "unfreeze_epochs": 1, "accumulate": 2, "layer_decay": 0.5}
+ALL = {"ema": 0.9, "precise_bn": 2, "unfreeze_epochs": 2, "accumulate": 2, "layer_decay": 0.5}
 
 
 def small(**options) -> keras.Model:

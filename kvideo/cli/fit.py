@@ -13,7 +13,7 @@ _TRAINING = (
         "--recipe",
         metavar="NAME",
         help="Settings that go together; other options win over them. quick, scratch, finetune, "
-        "probe, kinetics-slowfast or large-batch.",
+        "probe, thaw, kinetics-slowfast or large-batch.",
     ),
     click.option("--val", metavar="DATA", help="Validation data, in any form that DATA may have."),
     click.option(
@@ -157,6 +157,11 @@ def given_settings(options: dict[str, Any]) -> dict[str, Any]:
     is_flag=True,
     help="Go on if the folder holds this very run, else begin: one command for every attempt.",
 )
+@click.option(
+    "--find-lr",
+    is_flag=True,
+    help="Do not train; try growing learning rates in 150 steps, and suggest one.",
+)
 @training_options
 @json_option
 def fit(
@@ -164,6 +169,7 @@ def fit(
     resume: str | None,
     overwrite: bool,
     auto_resume: bool,
+    find_lr: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -176,11 +182,11 @@ def fit(
     from kvideo.cli.startup import quietly
     from kvideo.hardware import cluster_addresses
     from kvideo.recipes import experiment as experiment_of
-    from kvideo.training import Experiment, run
+    from kvideo.training import Experiment, find_learning_rate, run
 
     given = given_settings(options)
     if resume is not None:
-        if data is not None or given or overwrite or auto_resume:
+        if data is not None or given or overwrite or auto_resume or find_lr:
             raise click.UsageError("--resume RUN takes all settings from the run; give no others.")
         experiment = Experiment.from_folder(resume)
     elif data is None:
@@ -189,6 +195,11 @@ def fit(
         experiment = experiment_of(data, **given)
     if overwrite and auto_resume:
         raise click.UsageError("--overwrite and --auto-resume contradict each other.")
+    if find_lr:
+        found = find_learning_rate(experiment, prepare=quietly)
+        if as_json:
+            print_json(found.to_json())
+        return
     result = run(
         experiment,
         resume=resume is not None,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -247,6 +248,20 @@ class Loop:
         finally:
             self.files.close()
         return self.state
+
+    def losses_at(self, rates: Iterable[float]) -> Iterator[float]:
+        """Takes a step at each learning rate, and gives its loss; writes nothing."""
+        waiting = iter(rates)
+        for epoch in itertools.count():
+            dataset = self.source.batches(self.batch_size, epoch=epoch, share=self.share)
+            distributed = self.strategy.distribute_datasets_from_function(lambda _, d=dataset: d)
+            iterator = iter(distributed)
+            for _ in range(self.steps_per_epoch):
+                if (rate := next(waiting, None)) is None:
+                    return
+                self.optimizer.learning_rate.assign(rate)
+                loss, _, count, *_ = self._step(*self._next(iterator)).numpy()
+                yield float(loss) / max(float(count), 1.0)
 
     def failures(self) -> list[DecodeError]:
         """The videos, of training and validation, that could not be read."""
