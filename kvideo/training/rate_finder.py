@@ -5,19 +5,22 @@ Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.3.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
 import math
 import os
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kvideo.errors import KVideoError
+from kvideo.errors import KVideoError, UsageError
 from kvideo.files import make_folder, write_bytes_atomic, write_text_atomic
+from kvideo.hardware import import_tensorflow
 from kvideo.progress import Progress, say_nothing, say_to_stderr
 from kvideo.training.experiment import Experiment
 from kvideo.training.videos import read_videos
@@ -116,7 +119,7 @@ def find_learning_rate(
     *,
     steps: int = 150,
     quiet: bool = False,
-    prepare: Callable[[], None] | None = None,
+    prepare: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
 ) -> RateSearch:
     """Tries learning rates on an experiment's model and data; the run itself is not touched.
 
@@ -126,17 +129,19 @@ def find_learning_rate(
             `runs/DATA-MODEL-lr`.
         steps: at most; the rate grows from 1e-6 to 10 (for LARS to 1,000) in so many.
         quiet: no progress and no remarks on standard error.
-        prepare: is called when the data has been read, before TensorFlow is imported.
+        prepare: TensorFlow is imported inside of what it returns.
 
     Raises:
         UsageError, DataError, KVideoError: as in `kvideo.training.run`.
     """
+    if experiment.strategy == "multiworker":
+        raise UsageError("the learning-rate finder runs in one process; start it without workers.")
     say = say_nothing if quiet else say_to_stderr
     # The whole of the model is tried, and nothing is tested.
     plain = dataclasses.replace(experiment, ema=None, precise_bn=None, unfreeze_epochs=None)
     videos, _ = read_videos(plain, say)
-    if prepare is not None:
-        prepare()
+    with prepare():
+        import_tensorflow()
     from kvideo.report.rate_plot import rate_png
     from kvideo.training.assembly import assemble
     from kvideo.training.optimizers import LEARNING_RATES
