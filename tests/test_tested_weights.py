@@ -135,19 +135,23 @@ def test_interrupted_and_resumed_equals_undisturbed(
         np.testing.assert_array_equal(one[name], two[name], err_msg=name)
 
 
-def test_the_file_holds_what_was_validated(undisturbed, tiny_videos: Path) -> None:
-    """The averages with precise statistics, not the weights that training goes on with."""
-    model = kvideo.load_model(undisturbed.model_path)
+def test_the_file_holds_the_averages_with_precise_statistics(
+    tiny_videos: Path, tmp_path: Path
+) -> None:
+    """Not the weights that training goes on with; a checkpoint has both."""
+    options = {**QUICK, "ema": 0.9, "precise_bn": 2, "unfreeze_epochs": 1, "val_fraction": 0.0}
+    result = kvideo.fit(tiny_videos, out=tmp_path / "run", epochs=1, **options)
+    model = kvideo.load_model(result.model_path)
     assert all(layer.trainable for layer in model.layers)
-    saved = {w.path: w.numpy() for w in model.weights}
-    stored = list(checkpoint(undisturbed.folder).values())
-    raw = stored[: len(model.variables)]
-    moved = [
-        name
-        for (name, value), other in zip(saved.items(), raw, strict=False)
-        if value.shape == other.shape and not np.allclose(value, other, rtol=1e-6)
-    ]
-    assert len(moved) > len(saved) / 2
+    stored = list(checkpoint(result.folder).values())
+    raw, averages = stored[: len(model.variables)], stored[-len(model.weights) :]
+    floats = [value for value in raw if value.dtype == np.float32]
+    for weight, value, average in zip(model.weights, floats, averages, strict=True):
+        if "moving" in weight.path:  # frozen batch norms keep theirs
+            continue
+        np.testing.assert_allclose(weight.numpy(), average, rtol=1e-6, err_msg=weight.path)
+        if "logits" in weight.path:
+            assert np.abs(value - average).max() > 1e-5
 
 
 def test_a_model_without_batch_norm_has_no_precise_statistics(

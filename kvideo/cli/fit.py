@@ -102,6 +102,12 @@ _TRAINING = (
         help="Take batch norms' statistics from so many batches before each validation.",
     ),
     click.option(
+        "--multigrid",
+        is_flag=True,
+        default=None,
+        help="Begin with large batches of short, small clips: a fraction of the time.",
+    ),
+    click.option(
         "--early-stopping", type=int, metavar="EPOCHS", help="Stop when validation gets no better."
     ),
     click.option("--crop", help="random_resized, random or center.  [default: random_resized]"),

@@ -123,6 +123,13 @@ def assemble(
         over_time = videos.per_frame
         counts = class_shares(videos, reader, workers) if over_time else class_counts(videos)
         weights = balanced_class_weights(counts)
+
+    def source_of(spec: ClipSpec) -> VideoSource:
+        other = clip_reader(spec, experiment.decoder)
+        return VideoSource(TrainingClips(videos, other, *common[2:], **options))
+
+    if experiment.multigrid and info.clip_spec.modality != "rgb":
+        raise UsageError("multigrid changes the shape of clips; it does not go with clips of flow.")
     yield Loop(
         model,
         info,
@@ -137,6 +144,7 @@ def assemble(
         say=say,
         quiet=quiet,
         cluster=cluster,
+        source_of=source_of if experiment.multigrid else None,
         head=head,
     )
 
@@ -173,8 +181,10 @@ def loop_options(experiment: Experiment, num_videos: int) -> LoopOptions:
         # A batch is never larger than the data set.
         rate *= min(experiment.batch_size, num_videos) / experiment.lr_batch_size
     shared = {field.name for field in dataclasses.fields(LoopOptions)}
-    values = {name: getattr(experiment, name) for name in shared}
-    return LoopOptions(**{**values, "learning_rate": rate})
+    values = {name: getattr(experiment, name) for name in shared if name != "rate_exponent"}
+    # What Adam makes of a gradient grows with the batch as its root (Malladi et al. 2022).
+    power = 0.5 if experiment.optimizer in ("adamw", "lamb") else 1.0
+    return LoopOptions(**{**values, "learning_rate": rate, "rate_exponent": power})
 
 
 def _model(

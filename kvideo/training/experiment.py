@@ -67,6 +67,8 @@ class Experiment:
             validated and saved. None: the weights themselves.
         precise_bn: batches of training clips that batch norms' statistics are taken from before
             each validation; None: their running averages serve.
+        multigrid: begin with large batches of short, small clips, and end with those that were
+            asked for, in a fraction of the time (see `kvideo.training.multigrid`).
         early_stopping: stop after that many epochs without a better validation; None: never.
         crop: see `Augmentation.crop`.
         min_area: see `Augmentation.min_area`.
@@ -127,6 +129,7 @@ class Experiment:
     clip_norm: float | None = None
     ema: float | None = None
     precise_bn: int | None = None
+    multigrid: bool = False
     early_stopping: int | None = None
     crop: str = "random_resized"
     min_area: float = 0.4
@@ -195,6 +198,8 @@ class Experiment:
             _check(name, value is None or value >= 1, value, "at least 1")
         if self.ema is not None:
             _check("ema", 0 < self.ema < 1, self.ema, "above 0 to below 1")
+        if self.multigrid:
+            _check_multigrid(self)
         self.augmentation(flip=False)  # checks its own ranges
         experiment_clip(self, ClipSpec(1, modality="rgb+flow"))  # likewise
 
@@ -270,6 +275,19 @@ def experiment_clip(experiment: Experiment, recommended: ClipSpec) -> ClipSpec:
             spec.flow, method=method, compensate=experiment.compensate or spec.flow.compensate
         )
     )
+
+
+def _check_multigrid(experiment: Experiment) -> None:
+    """What cannot be had together with clips of changing shapes."""
+    others = {
+        "bptt": experiment.bptt is not None,
+        "unfreeze_epochs": experiment.unfreeze_epochs is not None,
+        "frozen_backbone": bool(experiment.model_options.get("frozen_backbone")),
+        "output=frames": experiment.model_options.get("output") == "frames",
+        "clips of flow": (experiment.modality or "rgb") != "rgb",
+    }
+    if wrong := [name for name, given in others.items() if given]:
+        raise UsageError(f"multigrid changes the shape of clips; it does not go with {wrong[0]}.")
 
 
 def _check(name: str, good: bool, value: Any, rule: str) -> None:

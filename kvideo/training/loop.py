@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from kvideo.clip_spec import ClipSpec
 from kvideo.cluster import Cluster, WorkerLost
 from kvideo.cluster.processes import lost_worker
 from kvideo.data.pipeline import ClipSource
@@ -25,6 +26,7 @@ from kvideo.progress import Progress
 from kvideo.saving import ModelInfo
 from kvideo.training.checkpoint import check_shapes, restore_variables
 from kvideo.training.interruption import Interruptible, TrainingInterrupted
+from kvideo.training.multigrid import GridSteps, Multigrid, MultigridSource
 from kvideo.training.run_folder import MODEL, RunFolder
 from kvideo.training.schedules import warmup_cosine
 from kvideo.training.step import compile_step
@@ -58,6 +60,8 @@ class LoopOptions:
         precise_bn: batches that batch norms' statistics are taken from before a validation, see
             `PreciseStatistics`; None: the running averages serve.
         unfreeze_epochs: see `Thawing`; None: all is trained from the beginning.
+        rate_exponent: how the learning rate follows a batch that grows, see `Multigrid.rate`: to
+            which power of it.
         checkpoint_minutes: how often to write a checkpoint inside an epoch.
         keep_checkpoints: how many of them to keep.
     """
@@ -75,6 +79,7 @@ class LoopOptions:
     ema: float | None = None
     precise_bn: int | None = None
     unfreeze_epochs: int | None = None
+    rate_exponent: float = 1.0
     checkpoint_minutes: float = 10.0
     keep_checkpoints: int = 2
 
@@ -120,6 +125,8 @@ class Loop:
         say: takes lines for a person.
         quiet: no progress bar.
         cluster: the processes that train together; each runs the loop, and the chief writes.
+        source_of: gives a source of other clips of the same videos; None: the batches have one
+            shape. See `kvideo.training.multigrid`.
         head: the part of the model that is trained on `clips`, where these are features of a frozen
             backbone; by default the model.
     """
@@ -140,6 +147,7 @@ class Loop:
         say: Callable[[str], None] = print,
         quiet: bool = False,
         cluster: Cluster | None = None,
+        source_of: Callable[[ClipSpec], ClipSource] | None = None,
         head: keras.Model | None = None,
     ) -> None:
         self.model, self.info, self.source, self.optimizer = model, info, source, optimizer
@@ -161,6 +169,13 @@ class Loop:
         self.batch_size = min(options.batch_size, enough)
         self.steps_per_epoch = math.ceil(source.num_clips / self.batch_size)
         self.share = Share(self.cluster.index, self.cluster.size, replicas // self.cluster.size)
+        self._grids: Multigrid | None = None
+        if source_of is not None:
+            self._grids = Multigrid(
+                info.clip_spec, self.batch_size, source.num_clips, options.epochs
+            )
+            self.source = MultigridSource(self._grids, source, source_of)
+        self._full_source = source
         self._thawing = None
         if options.unfreeze_epochs is not None:
             self._thawing = Thawing(model, options.unfreeze_epochs)
@@ -173,10 +188,8 @@ class Loop:
         )
         self._compile = functools.partial(
             compile_step,
-            network,
-            optimizer,
-            strategy,
-            batch_size=self.batch_size,
+            optimizer=optimizer,
+            strategy=strategy,
             multi_label=info.multi_label,
             label_smoothing=options.label_smoothing,
             clip_norm=options.clip_norm,
@@ -185,9 +198,10 @@ class Loop:
             bptt=options.bptt,
             accumulate=options.accumulate,
         )
+        self._network = network
         self._compiled_for: int | None = None
         if self._thawing is None:
-            self._step = self._compile()  # so that what cannot be compiled is told at once
+            self._step = self._compiled()  # so that what cannot be compiled is told at once
         else:
             self._thaw()
 
@@ -297,12 +311,12 @@ class Loop:
         )
         self._thaw()
         label = f"epoch {number}/{options.epochs}"
-        total, done = self.source.num_clips, first_step * self.batch_size
+        total, done = self.source.num_clips, self._starts()[first_step]
         with Progress(total, label, initial=done, unit="clip", quiet=self.quiet) as progress:
             waited = self._steps(dataset, progress, interrupted)
             seconds = time.perf_counter() - begun
             row = {"epoch": number, **self._training_figures()}
-            row["learning_rate"] = self._learning_rate(number * self.steps_per_epoch - 1)
+            row["learning_rate"] = self._learning_rate(state.step - 1)
             row["clips_per_s"] = (total - done) / seconds
             row["data_wait"] = waited / seconds
             with self._tested.applied():
@@ -344,13 +358,33 @@ class Loop:
         if count != self._compiled_for:
             if self._compiled_for is not None:
                 self.say(self._thawing.describe(self.state.epoch))
-            self._step, self._compiled_for = self._compile(), count
+            self._step, self._compiled_for = self._compiled(), count
+
+    def _compiled(self) -> Any:
+        """The step, for the layers that are trained now."""
+        if self._grids is None:
+            return self._compile(self._network, batch_size=self.batch_size)
+        steps = GridSteps(
+            self._network,
+            lambda network, batch_size: self._compile(network, batch_size=batch_size),
+            self.strategy,
+        )
+        steps.check(self._grids)
+        return steps
+
+    def _starts(self) -> list[int]:
+        """The first clip of each step of the epoch, and where the last step ends."""
+        if self._grids is not None:
+            return self._grids.starts(self.state.epoch)
+        return [step * self.batch_size for step in range(self.steps_per_epoch + 1)]
 
     def _batches_of_clips(self, count: int) -> Iterator[Any]:
         """At most so many batches of the epoch's clips, as they are distributed."""
         # Not a last batch that is filled up with grey.
         full = max(1, self.source.num_clips // self.batch_size)
-        dataset = self.source.batches(self.batch_size, epoch=self.state.epoch, share=self.share)
+        dataset = self._full_source.batches(
+            self.batch_size, epoch=self.state.epoch, share=self.share
+        )
         dataset = dataset.take(min(count, full) * self.share.pieces)
         batches = self.strategy.distribute_datasets_from_function(lambda context: dataset)
         return (clips for clips, _ in batches)
@@ -372,13 +406,12 @@ class Loop:
         save_at = begun + 60 * self.options.checkpoint_minutes
         # Not `experimental_distribute_dataset`: with several processes it would share out anew.
         iterator = iter(self.strategy.distribute_datasets_from_function(lambda context: dataset))
-        while state.step < self.steps_per_epoch:
+        starts = self._starts()
+        while state.step < len(starts) - 1:
             asked = time.perf_counter()
             clips, labels = self._next(iterator)
             waited += time.perf_counter() - asked
-            self.optimizer.learning_rate.assign(
-                self._learning_rate(state.epoch * self.steps_per_epoch + state.step)
-            )
+            self.optimizer.learning_rate.assign(self._learning_rate(state.step))
             with lost_worker():
                 *sums, stop = self._step(clips, labels, _flag(interrupted)).numpy()
             if not np.isfinite(sums).all():
@@ -388,10 +421,9 @@ class Loop:
             state.sums = [float(a + b) for a, b in zip(state.sums, sums, strict=True)]
             now = time.perf_counter()
             share = waited / max(now - begun, 1e-9)
-            left = self.source.num_clips - (state.step - 1) * self.batch_size
-            progress.update(
-                min(self.batch_size, left), **self._training_figures(), data_wait=f"{share:.0%}"
-            )
+            # The last batch may be filled up.
+            clips_done = min(starts[state.step], self.source.num_clips) - starts[state.step - 1]
+            progress.update(clips_done, **self._training_figures(), data_wait=f"{share:.0%}")
             if stop:
                 self._stop(interrupted)
             if now > save_at:
@@ -422,8 +454,13 @@ class Loop:
             raise
 
     def _learning_rate(self, step: int) -> float:
-        return warmup_cosine(
-            step,
+        """The rate for a step of the epoch, from 0."""
+        epoch, place, factor = self.state.epoch, float(step), 1.0
+        if self._grids is not None:  # which has fewer and larger steps in most epochs
+            place *= self.steps_per_epoch / self._grids.steps(epoch)
+            factor = self._grids.rate(epoch) ** self.options.rate_exponent
+        return factor * warmup_cosine(
+            epoch * self.steps_per_epoch + place,
             peak=self.options.learning_rate,
             warmup_steps=round(self.options.warmup_epochs * self.steps_per_epoch),
             total_steps=self.options.epochs * self.steps_per_epoch,

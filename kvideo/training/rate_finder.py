@@ -138,7 +138,9 @@ def find_learning_rate(
         raise UsageError("the learning-rate finder runs in one process; start it without workers.")
     say = say_nothing if quiet else say_to_stderr
     # The whole of the model is tried, and nothing is tested.
-    plain = dataclasses.replace(experiment, ema=None, precise_bn=None, unfreeze_epochs=None)
+    plain = dataclasses.replace(
+        experiment, ema=None, precise_bn=None, unfreeze_epochs=None, multigrid=False
+    )
     videos, _ = read_videos(plain, say)
     with prepare():
         import_tensorflow()
