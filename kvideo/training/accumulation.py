@@ -23,7 +23,7 @@ def added_up(
     Args:
         network: what `gradients_of` runs.
         gradients_of: from a part of `batch` to the gradients of `variables` and figures (2,).
-        batch: a tuple of tensors (B, ...), or of structures of them.
+        batch: a tuple of tensors (B, ...), or of structures of them; None stays None.
         count: of the parts; divides B.
         variables: trained ones.
 
@@ -31,14 +31,16 @@ def added_up(
         Each the sum over the parts.
     """
 
-    def split(x: tf.Tensor) -> tf.Tensor:
+    def split(x: Any) -> Any:
+        if x is None:
+            return None
         length = tf.shape(x)[0] if x.shape[0] is None else x.shape[0]
         return tf.reshape(x, (count, length // count, *x.shape[1:]))
 
     parts = tf.nest.map_structure(split, batch)
 
     def body(index: Any, total: list[Any], figures: Any) -> tuple[list[Any], Any]:
-        part = tf.nest.map_structure(lambda x: x[index], parts)
+        part = tf.nest.map_structure(lambda x: None if x is None else x[index], parts)
         gradients, more = gradients_of(*part)
         added = [a if b is None else a + b for a, b in zip(total, gradients, strict=True)]
         return added, figures + more
