@@ -29,7 +29,7 @@ _LONG = ((8, 1 / 4, math.sqrt(0.5)), (4, 1 / 2, math.sqrt(0.5)), (2, 1 / 2, 1.0)
 _SHORT = ((4, 0.5), (2, math.sqrt(0.5)), (1, 1.0))
 _LAST = 0.1  # share of the epochs that has the full shape only
 _MULTIPLE = 8  # of pixels that sides are rounded to
-_STEPS = 4  # an epoch has at least so many steps of a kind, or batches grow less
+_STEPS = 20  # an epoch has at least so many steps of a kind, or batches grow less
 
 
 @dataclasses.dataclass(frozen=True)
