@@ -29,6 +29,7 @@ def fit(
     data: str | os.PathLike[str] | None = None,
     model: str | None = None,
     *,
+    recipe: str | None = None,
     resume: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -41,7 +42,8 @@ def fit(
         data: a folder of class folders, an annotation file, or `"demo"`, `"demo-frames"`,
             `"demo-order"` or `"demo-dots"`.
         model: a registered model's name.
-        resume: a run's folder to go on with; then no settings are given.
+        recipe: the name of one of `kvideo.recipes`; the other arguments win over its settings.
+        resume: a run's folder to go on with; then nothing else is given.
         overwrite: replace the run in the folder `out`.
         callbacks: Keras callbacks, such as those of MLflow or Weights & Biases. They see figures,
             may stop the training, and may scale the learning rate; see
@@ -57,18 +59,21 @@ def fit(
         DataError: the data cannot be trained on.
         KVideoError: any other work that could not be done.
     """
+    from kvideo.recipes import experiment as experiment_of
     from kvideo.training import Experiment, run
 
     if resume is not None:
-        if data is not None or model is not None or settings:
+        if data is not None or model is not None or recipe is not None or settings:
             raise UsageError("resume takes all settings from the run; give no others.")
         return run(
             Experiment.from_folder(resume), resume=True, quiet=not verbose, callbacks=callbacks
         )
     if data is None:
         raise UsageError("name the data to train on, or a run to resume.")
+    if model is not None:
+        settings["model"] = model
     try:
-        experiment = Experiment(data=os.fspath(data), model=model, **settings)
+        experiment = experiment_of(data, recipe, **settings)
     except TypeError as cause:
         known = {field.name for field in dataclasses.fields(Experiment)}
         unknown = sorted(set(settings) - known)

@@ -99,6 +99,7 @@ def compare(
     out: str | os.PathLike[str] | None = None,
     test: str | os.PathLike[str] | None = None,
     num_clips: int | None = None,
+    recipe: str | None = None,
     overwrite: bool = False,
     verbose: bool = True,
     **settings: Any,
@@ -116,6 +117,7 @@ def compare(
         test: videos to test on; by default the test part of the data, or else those that the
             training kept for validation, which also chose the best epoch.
         num_clips: clips of each video; by default what each model recommends.
+        recipe: the name of one of `kvideo.recipes`; other settings win over it.
         overwrite: replace what is there.
         verbose: progress and remarks on standard error.
         **settings: any field of `kvideo.Experiment` but `model` and `out`.
@@ -124,7 +126,7 @@ def compare(
         UsageError: arguments out of range, or a folder with runs of other settings.
         DataError: the data cannot be trained on.
     """
-    from kvideo.training import Experiment
+    from kvideo.recipes import experiment as experiment_of
 
     names = [name.strip() for name in models if name.strip()]
     if not names:
@@ -139,7 +141,7 @@ def compare(
         find(MODELS, model)  # wrong names are told before anything is trained
         common = {**settings, "model_options": {**settings.get("model_options", {}), **options}}
         experiments.append(
-            Experiment(os.fspath(data), model, out=str(folder / _plain(name)), **common)
+            experiment_of(data, recipe, model=model, out=str(folder / _plain(name)), **common)
         )
     rows = []
     for name, experiment in zip(names, experiments, strict=True):

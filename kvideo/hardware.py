@@ -158,9 +158,9 @@ def _ending_by_signals() -> Iterator[None]:
     """Within it Ctrl-C and SIGTERM end the process at once: TensorFlow waits without Python."""
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) not in (None, signal.SIG_IGN):
-                before[number] = signal.signal(number, signal.SIG_DFL)
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(ending) not in (None, signal.SIG_IGN):
+                before[ending] = signal.signal(ending, signal.SIG_DFL)
     try:
         yield
     finally:

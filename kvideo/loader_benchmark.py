@@ -13,7 +13,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -288,11 +288,13 @@ class _TimedClips(TrainingClips):
 
     stopwatch: Stopwatch = dataclasses.field(default_factory=Stopwatch)
 
-    def read(self, record: VideoRecord, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
+    def read(
+        self, record: VideoRecord, rngs: Sequence[np.random.Generator]
+    ) -> list[tuple[np.ndarray, np.ndarray | None]]:
         with self.stopwatch(OTHER):
-            clip = super().read(record, rng)
-        self.stopwatch.counts["clips"] += 1
-        return clip
+            clips = super().read(record, rngs)
+        self.stopwatch.counts["clips"] += len(clips)
+        return clips
 
 
 @dataclasses.dataclass

@@ -191,9 +191,9 @@ def _training(model: keras.Model, request: Request) -> Callable[[], Any]:
 
     from kvideo.hardware import choose_strategy
     from kvideo.saving import ModelInfo
-    from kvideo.training.assembly import make_optimizer
     from kvideo.training.experiment import Experiment
     from kvideo.training.objective import Objective
+    from kvideo.training.optimizers import make_optimizer
     from kvideo.training.step import compile_step
 
     info = getattr(model, "kvideo_info", None)

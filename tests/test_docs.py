@@ -47,7 +47,12 @@ def test_commands_and_their_options_exist(line: str) -> None:
     context = command.make_context(name, arguments, parent)  # parses and checks; runs nothing
     if name == "fit":
         given = context.params
-        assert given["model"] or given["resume"] or str(given["weights"]).endswith(".keras")
+        assert (
+            given["model"]
+            or given["resume"]
+            or given["recipe"]
+            or str(given["weights"]).endswith(".keras")
+        )
 
 
 def test_the_commands_are_found() -> None:

@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "kvideo"
 # Nothing of TensorFlow, and heavy libraries only inside functions.
 NO_TENSORFLOW = [
     "__init__", "errors", "clip_spec", "registry", "files", "text", "progress", "metrics",
-    "results", "scores", "report", "report.page", "report.tables", "report.text",
-    "report.timeline", "report.timeline_plot", "report.plots", "report.films",
+    "recipes", "results", "scores", "report", "report.page", "report.tables", "report.text",
+    "report.timeline", "report.timeline_plot", "report.plots", "report.films", "report.rate_plot",
     "feature_files", "feature_set", "segmentation", "segmentation.metrics",
     "segmentation.results", "segmentation.files", "data.windows",
     "data.tracks", "data.over_time", "data.class_folders",

@@ -10,9 +10,9 @@ from kvideo.clip_spec import ClipSpec
 from kvideo.errors import ModelFileError, UnknownNameError, UsageError
 from kvideo.models.fusion import slow_fusion
 from kvideo.saving import ModelInfo
-from kvideo.training.assembly import make_optimizer
 from kvideo.training.experiment import Experiment
 from kvideo.training.losses import balanced_class_weights, classification_loss, num_hits
+from kvideo.training.optimizers import make_optimizer
 from kvideo.training.schedules import warmup_cosine
 from kvideo.training.transfer import copy_weights, freeze_up_to, replace_head
 
@@ -126,12 +126,18 @@ def test_weight_decay_spares_norms_and_biases(small: keras.Model, name: str) -> 
     [
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"batch_size": -1}, "batch_size must be at least 1"),
-        ({"optimizer": "adam"}, "adamw, sgd"),
+        ({"optimizer": "adam"}, "adamw, sgd, lars, lamb"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
         ({"val_fraction": 1.0}, "val_fraction must be 0 to below 1"),
         ({"jitter": 2.0}, "jitter must be 0 to below 1"),
         ({"seed": -1}, "seed must be 0 to"),
         ({"seed": 2**32}, "seed must be 0 to"),
+        ({"batch_size": 8, "accumulate": 3}, r"accumulate \(3\) must divide the batch size"),
+        ({"ema": 1.0}, "ema must be above 0 to below 1"),
+        ({"precise_bn": 0}, "precise_bn must be at least 1"),
+        ({"unfreeze_epochs": 0}, "unfreeze_epochs must be at least 1"),
+        ({"lr_batch_size": 0}, "lr_batch_size must be at least 1"),
+        ({"layer_decay": 1.5}, "layer_decay must be above 0 to 1"),
         ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
         ({"warmup_epochs": -1.0}, "warmup_epochs must be at least 0"),
         ({"early_stopping": 0}, "early_stopping must be at least 1"),

@@ -9,6 +9,12 @@ import click
 from kvideo.cli.options import KEY_VALUE, SIZE, json_option, print_json, root_option
 
 _TRAINING = (
+    click.option(
+        "--recipe",
+        metavar="NAME",
+        help="Settings that go together; other options win over them. quick, scratch, finetune, "
+        "probe, thaw, kinetics-slowfast or large-batch.",
+    ),
     click.option("--val", metavar="DATA", help="Validation data, in any form that DATA may have."),
     click.option(
         "--val-fraction",
@@ -50,10 +56,34 @@ _TRAINING = (
     click.option(
         "--freeze", metavar="LAYER", help="Keep the weights of all layers up to this one."
     ),
+    click.option(
+        "--unfreeze-epochs",
+        type=int,
+        metavar="EPOCHS",
+        help="Train the head first, and after each so many epochs one stage more.",
+    ),
     click.option("-e", "--epochs", type=int, help="[default: 30]"),
     click.option("-b", "--batch-size", type=int, help="Clips in a step.  [default: 16]"),
-    click.option("--optimizer", help="adamw or sgd.  [default: adamw]"),
+    click.option(
+        "--accumulate",
+        type=int,
+        metavar="PARTS",
+        help="Run each batch in so many parts, to save memory.  [default: 1]",
+    ),
+    click.option("--optimizer", help="adamw, sgd, lars or lamb.  [default: adamw]"),
     click.option("--lr", "--learning-rate", "learning_rate", type=float, help="At its peak."),
+    click.option(
+        "--lr-batch-size",
+        type=int,
+        metavar="CLIPS",
+        help="Batch size that the rate is meant for; it is scaled in proportion to --batch-size.",
+    ),
+    click.option(
+        "--layer-decay",
+        type=float,
+        metavar="FACTOR",
+        help="Smaller rates for early layers: so much for each stage before the head.",
+    ),
     click.option("--weight-decay", type=float, help="Decoupled; not on norms and biases."),
     click.option("--warmup-epochs", type=float, help="[default: 1]"),
     click.option("--label-smoothing", type=float, help="[default: 0]"),
@@ -69,6 +99,24 @@ _TRAINING = (
         "--distill-weight", type=float, metavar="SHARE", help="Teacher's part.  [default: 0.9]"
     ),
     click.option("--clip-norm", type=float, help="Largest norm of the gradient."),
+    click.option(
+        "--ema",
+        type=float,
+        metavar="DECAY",
+        help="Test and save an average of the weights over the steps, such as 0.999.",
+    ),
+    click.option(
+        "--precise-bn",
+        type=int,
+        metavar="BATCHES",
+        help="Take batch norms' statistics from so many batches before each validation.",
+    ),
+    click.option(
+        "--multigrid",
+        is_flag=True,
+        default=None,
+        help="Begin with large batches of short, small clips: a fraction of the time.",
+    ),
     click.option(
         "--early-stopping", type=int, metavar="EPOCHS", help="Stop when validation gets no better."
     ),
@@ -143,6 +191,11 @@ def given_settings(options: dict[str, Any]) -> dict[str, Any]:
     is_flag=True,
     help="Go on if the folder holds this very run, else begin: one command for every attempt.",
 )
+@click.option(
+    "--find-lr",
+    is_flag=True,
+    help="Do not train; try growing learning rates in 150 steps, and suggest one.",
+)
 @training_options
 @json_option
 def fit(
@@ -150,6 +203,7 @@ def fit(
     resume: str | None,
     overwrite: bool,
     auto_resume: bool,
+    find_lr: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -161,19 +215,25 @@ def fit(
     """
     from kvideo.cli.startup import quietly
     from kvideo.hardware import cluster_addresses
-    from kvideo.training import Experiment, run
+    from kvideo.recipes import experiment as experiment_of
+    from kvideo.training import Experiment, find_learning_rate, run
 
     given = given_settings(options)
     if resume is not None:
-        if data is not None or given or overwrite or auto_resume:
+        if data is not None or given or overwrite or auto_resume or find_lr:
             raise click.UsageError("--resume RUN takes all settings from the run; give no others.")
         experiment = Experiment.from_folder(resume)
     elif data is None:
         raise click.UsageError('name the DATA to train on (a folder, a list, or "demo").')
     else:
-        experiment = Experiment(data=data, **given)
+        experiment = experiment_of(data, **given)
     if overwrite and auto_resume:
         raise click.UsageError("--overwrite and --auto-resume contradict each other.")
+    if find_lr:
+        found = find_learning_rate(experiment, prepare=quietly)
+        if as_json:
+            print_json(found.to_json())
+        return
     result = run(
         experiment,
         resume=resume is not None,

@@ -34,13 +34,12 @@ from kvideo.training.frozen import FrozenClips, FrozenFrames, FrozenParts
 from kvideo.training.loop import Loop, LoopOptions
 from kvideo.training.losses import balanced_class_weights
 from kvideo.training.objective import Objective
+from kvideo.training.optimizers import LEARNING_RATES, make_optimizer
 from kvideo.training.transfer import copy_weights, freeze_up_to, replace_head
 from kvideo.training.validation import Validation
 from kvideo.training.videos import mirror_clips
 
 _STEPS = {"rgb": "frame", "flow": "flow", "rgb+flow": "frame"}
-_LEARNING_RATES = {"adamw": 1e-3, "sgd": 0.05}
-_WEIGHT_DECAYS = {"adamw": 0.05, "sgd": 5e-4}
 
 
 @contextlib.contextmanager
@@ -134,13 +133,20 @@ def assemble(
         counts = class_shares(videos, reader, workers) if over_time else class_counts(videos)
         weights = balanced_class_weights(counts)
         objective = dataclasses.replace(objective, class_weights=weights)
+
+    def source_of(spec: ClipSpec) -> VideoSource:
+        other = clip_reader(spec, experiment.decoder)
+        return VideoSource(TrainingClips(videos, other, *common[2:], **options))
+
+    if experiment.multigrid and info.clip_spec.modality != "rgb":
+        raise UsageError("multigrid changes the shape of clips; it does not go with clips of flow.")
     yield Loop(
         model,
         info,
         VideoSource(clips),
         optimizer,
         strategy,
-        loop_options(experiment),
+        loop_options(experiment, clips.num_clips),
         folder,
         validate=validate,
         objective=objective,
@@ -148,6 +154,7 @@ def assemble(
         say=say,
         quiet=quiet,
         cluster=cluster,
+        source_of=source_of if experiment.multigrid else None,
         head=head,
         callbacks=callbacks,
     )
@@ -224,32 +231,17 @@ def _why_not_mirrored(experiment: Experiment, videos: VideoSet) -> str | None:
     return f'not mirrored ("{pair[0]}" and "{pair[1]}" mirror each other; --flip on insists).'
 
 
-def loop_options(experiment: Experiment) -> LoopOptions:
+def loop_options(experiment: Experiment, num_videos: int) -> LoopOptions:
     """The part of an experiment that the loop needs, defaults filled in."""
-    rate = experiment.learning_rate or _LEARNING_RATES[experiment.optimizer]
+    rate = experiment.learning_rate or LEARNING_RATES[experiment.optimizer]
+    if experiment.lr_batch_size is not None:
+        # A batch is never larger than the data set.
+        rate *= min(experiment.batch_size, num_videos) / experiment.lr_batch_size
     shared = {field.name for field in dataclasses.fields(LoopOptions)}
-    values = {name: getattr(experiment, name) for name in shared}
-    return LoopOptions(**{**values, "learning_rate": rate})
-
-
-def make_optimizer(experiment: Experiment, model: keras.Model) -> keras.optimizers.Optimizer:
-    """SGD or AdamW, with decoupled weight decay on kernels only."""
-    options = loop_options(experiment)
-    decay = experiment.weight_decay
-    if decay is None:
-        decay = _WEIGHT_DECAYS[experiment.optimizer]
-    optimizer: keras.optimizers.Optimizer
-    if experiment.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(options.learning_rate, weight_decay=decay)
-    else:
-        optimizer = keras.optimizers.SGD(
-            options.learning_rate, momentum=0.9, nesterov=True, weight_decay=decay
-        )
-    # Normalization's scales and offsets and all biases are vectors; kernels are not.
-    vectors = [variable for variable in model.trainable_variables if len(variable.shape) <= 1]
-    if vectors:
-        optimizer.exclude_from_weight_decay(var_list=vectors)
-    return optimizer
+    values = {name: getattr(experiment, name) for name in shared if name != "rate_exponent"}
+    # What Adam makes of a gradient grows with the batch as its root (Malladi et al. 2022).
+    power = 0.5 if experiment.optimizer in ("adamw", "lamb") else 1.0
+    return LoopOptions(**{**values, "learning_rate": rate, "rate_exponent": power})
 
 
 def _model(

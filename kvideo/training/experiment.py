@@ -18,7 +18,7 @@ from kvideo.training.mixing import Mixing
 from kvideo.training.objective import Distillation, Objective
 
 EXPERIMENT = "experiment.json"
-OPTIMIZERS = ("adamw", "sgd")
+OPTIMIZERS = ("adamw", "sgd", "lars", "lamb")
 PATHS = ("data", "out", "val", "root", "weights", "quarantine", "distill")
 TENSORBOARD = ("all", "scalars", "none")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -48,12 +48,21 @@ class Experiment:
             is read with its labels over time.
         weights: a `.keras` file to start from, or a name that the builder knows (`"imagenet"`).
         freeze: a layer's name: it and all layers before it keep their weights.
+        unfreeze_epochs: train the head first, and after each so many epochs one stage more (see
+            `kvideo.training.stages`), from the head down; None: all from the beginning.
         epochs: passes over the training videos.
         batch_size: clips in a step.
-        optimizer: `"adamw"` or `"sgd"` (momentum 0.9, Nesterov).
-        learning_rate: at the peak; None: 0.001 for adamw, 0.05 for sgd.
-        weight_decay: decoupled; not on normalization and biases. None: 0.05 for adamw, 0.0005 for
-            sgd.
+        accumulate: parts that each device runs a batch in, one after the other, to save memory; the
+            step is that of the whole batch, but for batch norms, which see a part at a time.
+        optimizer: `"adamw"`, `"sgd"` (momentum 0.9, Nesterov), or for large batches `"lars"` or
+            `"lamb"`.
+        learning_rate: at the peak; None: 0.001 for adamw, 0.05 for sgd, 2 for lars, 0.004 for lamb.
+        lr_batch_size: the batch size that the learning rate is meant for; it is multiplied by
+            `batch_size / lr_batch_size` (linear scaling, Goyal et al. 2017). None: taken as it is.
+        layer_decay: factor on the learning rate from each stage of the network to the one before
+            it (see `kvideo.training.stages`), 0 to 1; None: all learn alike.
+        weight_decay: not on normalization and biases. None: 0.05 for adamw and lamb, 0.0005 for sgd
+            and lars.
         warmup_epochs: epochs of linear warm-up before the cosine.
         label_smoothing: 0 to below 1.
         focal_gamma: γ of the focal loss: what is answered surely counts less; 0: cross-entropy.
@@ -65,6 +74,12 @@ class Experiment:
         distill_temperature: see `kvideo.training.objective.Distillation`.
         distill_weight: likewise; 0 to 1.
         clip_norm: largest norm of the gradient; None for no limit.
+        ema: decay of an average of the weights over the steps, such as 0.999; it is what is
+            validated and saved. None: the weights themselves.
+        precise_bn: batches of training clips that batch norms' statistics are taken from before
+            each validation; None: their running averages serve.
+        multigrid: begin with large batches of short, small clips, and end with those that were
+            asked for, in a fraction of the time (see `kvideo.training.multigrid`).
         early_stopping: stop after that many epochs without a better validation; None: never.
         crop: see `Augmentation.crop`.
         min_area: see `Augmentation.min_area`.
@@ -117,10 +132,14 @@ class Experiment:
     model_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     weights: str | None = None
     freeze: str | None = None
+    unfreeze_epochs: int | None = None
     epochs: int = 30
     batch_size: int = 16
+    accumulate: int = 1
     optimizer: str = "adamw"
     learning_rate: float | None = None
+    lr_batch_size: int | None = None
+    layer_decay: float | None = None
     weight_decay: float | None = None
     warmup_epochs: float = 1.0
     label_smoothing: float = 0.0
@@ -132,6 +151,9 @@ class Experiment:
     distill_temperature: float = 4.0
     distill_weight: float = 0.9
     clip_norm: float | None = None
+    ema: float | None = None
+    precise_bn: int | None = None
+    multigrid: bool = False
     early_stopping: int | None = None
     crop: str = "random_resized"
     min_area: float = 0.4
@@ -175,8 +197,15 @@ class Experiment:
         check_choice("strategy", self.strategy, STRATEGIES)
         check_choice("sampling", self.sampling, SAMPLINGS)
         check_choice("tensorboard", self.tensorboard, TENSORBOARD)
-        for name in ("epochs", "batch_size", "val_clips", "keep_checkpoints", "repeats"):
+        counts = ("epochs", "batch_size", "accumulate", "val_clips", "keep_checkpoints", "repeats")
+        for name in counts:
             _check(name, getattr(self, name) >= 1, getattr(self, name), "at least 1")
+        if self.batch_size % self.accumulate:
+            raise UsageError(
+                f"accumulate ({self.accumulate}) must divide the batch size ({self.batch_size})."
+            )
+        if self.layer_decay is not None:
+            _check("layer_decay", 0 < self.layer_decay <= 1, self.layer_decay, "above 0 to 1")
         if self.workers is not None:
             _check("workers", self.workers >= 1, self.workers, "at least 1")
         _check("val_fraction", 0 <= self.val_fraction < 1, self.val_fraction, "0 to below 1")
@@ -194,8 +223,13 @@ class Experiment:
                 raise UsageError(
                     "bptt and remat both save memory on long clips; give only one of them."
                 )
-        if self.early_stopping is not None:
-            _check("early_stopping", self.early_stopping >= 1, self.early_stopping, "at least 1")
+        for name in ("early_stopping", "precise_bn", "unfreeze_epochs", "lr_batch_size"):
+            value = getattr(self, name)
+            _check(name, value is None or value >= 1, value, "at least 1")
+        if self.ema is not None:
+            _check("ema", 0 < self.ema < 1, self.ema, "above 0 to below 1")
+        if self.multigrid:
+            _check_multigrid(self)
         if self.batch_size % self.repeats:
             raise UsageError(
                 f"repeats ({self.repeats}) must divide the batch size ({self.batch_size})."
@@ -296,6 +330,20 @@ def experiment_clip(experiment: Experiment, recommended: ClipSpec) -> ClipSpec:
             spec.flow, method=method, compensate=experiment.compensate or spec.flow.compensate
         )
     )
+
+
+def _check_multigrid(experiment: Experiment) -> None:
+    """What cannot be had together with clips of changing shapes."""
+    others = {
+        "bptt": experiment.bptt is not None,
+        "distill": experiment.distill is not None,
+        "unfreeze_epochs": experiment.unfreeze_epochs is not None,
+        "frozen_backbone": bool(experiment.model_options.get("frozen_backbone")),
+        "output=frames": experiment.model_options.get("output") == "frames",
+        "clips of flow": (experiment.modality or "rgb") != "rgb",
+    }
+    if wrong := [name for name, given in others.items() if given]:
+        raise UsageError(f"multigrid changes the shape of clips; it does not go with {wrong[0]}.")
 
 
 def _check(name: str, good: bool, value: Any, rule: str) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import json
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
+from kvideo.clip_spec import ClipSpec
 from kvideo.cluster import Cluster, WorkerLost
 from kvideo.cluster.processes import lost_worker
 from kvideo.data.pipeline import ClipSource
@@ -24,10 +27,13 @@ from kvideo.saving import ModelInfo
 from kvideo.training.callbacks import CallbackDriver
 from kvideo.training.checkpoint import check_shapes, restore_variables
 from kvideo.training.interruption import Interruptible, TrainingInterrupted
+from kvideo.training.multigrid import GridSteps, Multigrid, MultigridSource
 from kvideo.training.objective import Objective
 from kvideo.training.run_folder import MODEL, RunFolder
 from kvideo.training.schedules import warmup_cosine
 from kvideo.training.step import compile_step
+from kvideo.training.tested_weights import TestedWeights
+from kvideo.training.thawing import Thawing
 
 if TYPE_CHECKING:
     import keras
@@ -50,6 +56,13 @@ class LoopOptions:
         early_stopping: epochs without a better validation result after which to stop; None: never.
         remat: see `compile_step`.
         bptt: see `compile_step`.
+        accumulate: see `compile_step`.
+        ema: decay of `WeightAverage`, whose weights are validated and saved; None: no average.
+        precise_bn: batches that batch norms' statistics are taken from before a validation, see
+            `PreciseStatistics`; None: the running averages serve.
+        unfreeze_epochs: see `Thawing`; None: all is trained from the beginning.
+        rate_exponent: how the learning rate follows a batch that grows, see `Multigrid.rate`: to
+            which power of it.
         checkpoint_minutes: how often to write a checkpoint inside an epoch.
         keep_checkpoints: how many of them to keep.
         tensorboard: see `History`.
@@ -63,6 +76,11 @@ class LoopOptions:
     early_stopping: int | None = None
     remat: bool = False
     bptt: int | None = None
+    accumulate: int = 1
+    ema: float | None = None
+    precise_bn: int | None = None
+    unfreeze_epochs: int | None = None
+    rate_exponent: float = 1.0
     checkpoint_minutes: float = 10.0
     keep_checkpoints: int = 2
     tensorboard: str = "all"
@@ -110,6 +128,8 @@ class Loop:
         say: takes lines for a person.
         quiet: no progress bar.
         cluster: the processes that train together; each runs the loop, and the chief writes.
+        source_of: gives a source of other clips of the same videos; None: the batches have one
+            shape. See `kvideo.training.multigrid`.
         head: the part of the model that is trained on `clips`, where these are features of a frozen
             backbone; by default the model.
         callbacks: see `CallbackDriver`; only the chief calls them.
@@ -131,6 +151,7 @@ class Loop:
         say: Callable[[str], None] = print,
         quiet: bool = False,
         cluster: Cluster | None = None,
+        source_of: Callable[[ClipSpec], ClipSource] | None = None,
         head: keras.Model | None = None,
         callbacks: Sequence[Any] = (),
     ) -> None:
@@ -150,22 +171,44 @@ class Loop:
                 f"devices ({replicas})."
             )
         # No larger than what there is, so that little is filled up.
-        enough = math.ceil(source.num_clips / replicas) * replicas
+        pieces = replicas * options.accumulate
+        enough = math.ceil(source.num_clips / pieces) * pieces
         self.batch_size = min(options.batch_size, enough)
         self.steps_per_epoch = math.ceil(source.num_clips / self.batch_size)
         self.share = Share(self.cluster.index, self.cluster.size, replicas // self.cluster.size)
+        self._grids: Multigrid | None = None
+        if source_of is not None:
+            self._grids = Multigrid(
+                info.clip_spec, self.batch_size, source.num_clips, options.epochs
+            )
+            self.source = MultigridSource(self._grids, source, source_of)
+        self._full_source = source
+        self._thawing = None
+        if options.unfreeze_epochs is not None:
+            self._thawing = Thawing(model, options.unfreeze_epochs)
+            optimizer.begin_at(self._thawing.first_steps(self.steps_per_epoch))
         with strategy.scope():
             optimizer.build(model.trainable_variables)
-        self._step = compile_step(
-            model if head is None else head,
-            optimizer,
-            strategy,
-            batch_size=self.batch_size,
+        network = model if head is None else head
+        self._tested = TestedWeights(
+            model, network, strategy, self._batches_of_clips, options.ema, options.precise_bn
+        )
+        self._compile = functools.partial(
+            compile_step,
+            optimizer=optimizer,
+            strategy=strategy,
             objective=objective,
             clip_norm=options.clip_norm,
             remat=options.remat,
             bptt=options.bptt,
+            accumulate=options.accumulate,
         )
+        self._network = network
+        self._compiled_for: int | None = None
+        if self._thawing is None:
+            self._step = self._compiled()  # so that what cannot be compiled is told at once
+        else:
+            self._thaw()
 
         self.callbacks = CallbackDriver(
             callbacks,
@@ -239,6 +282,20 @@ class Loop:
             self.files.close()
         return self.state
 
+    def losses_at(self, rates: Iterable[float]) -> Iterator[float]:
+        """Takes a step at each learning rate, and gives its loss; writes nothing."""
+        waiting = iter(rates)
+        for epoch in itertools.count():
+            dataset = self.source.batches(self.batch_size, epoch=epoch, share=self.share)
+            distributed = self.strategy.distribute_datasets_from_function(lambda _, d=dataset: d)
+            iterator = iter(distributed)
+            for _ in range(self.steps_per_epoch):
+                if (rate := next(waiting, None)) is None:
+                    return
+                self.optimizer.learning_rate.assign(rate)
+                loss, _, count, *_ = self._step(*self._next(iterator)).numpy()
+                yield float(loss) / max(float(count), 1.0)
+
     def failures(self) -> list[DecodeError]:
         """The videos, of training and validation, that could not be read."""
         return self.source.failures.errors()
@@ -271,35 +328,24 @@ class Loop:
         dataset = self.source.batches(
             self.batch_size, epoch=state.epoch, first_batch=state.step, share=self.share
         )
+        self._thaw()
         self._set_learning_rate()
         self.callbacks.begin_epoch(state.epoch)
         label = f"epoch {number}/{options.epochs}"
-        total, done = self.source.num_clips, first_step * self.batch_size
+        total, done = self.source.num_clips, self._starts()[first_step]
         with Progress(total, label, initial=done, unit="clip", quiet=self.quiet) as progress:
             waited = self._steps(dataset, progress, interrupted)
             seconds = time.perf_counter() - begun
             row = {"epoch": number, **self._training_figures()}
-            row["learning_rate"] = self._learning_rate(number * self.steps_per_epoch - 1)
+            row["learning_rate"] = self._learning_rate(state.step - 1)
             row["clips_per_s"] = (total - done) / seconds
             row["data_wait"] = waited / seconds
-            if self.validate is not None:
-                row.update(self.callbacks.validation(self.validate))
-                # In front of the others, since a narrow terminal shows the first figures only.
-                figures = self._training_figures()
-                shown = {name: row[name] for name in reversed(row) if name.startswith("val_")}
-                progress.update(0, **dict.fromkeys(figures), data_wait=None)
-                share = f"{row['data_wait']:.0%}"
-                progress.update(0, **shown, **figures, data_wait=share)
+            with self._tested.applied():
+                self._test(row, progress)
             row["seconds"] = time.perf_counter() - begun
         state.seconds += seconds
         state.waited += waited
         state.epoch, state.step, state.sums = number, 0, [0.0, 0.0, 0.0]
-        rank = _rank(row)
-        if state.best is None or self.validate is None or rank > state.best:
-            state.best, state.best_epoch = rank, number
-            if self.cluster.is_chief:
-                self.files.save_best()
-                self.files.show_confusion(number, getattr(self.validate, "confusion", None))
         state.rows.append(row)
         if self.cluster.is_chief:
             self.files.add_row(row)
@@ -309,6 +355,66 @@ class Loop:
             state.rate_scale = self.callbacks.scale
             self._checkpoint()
         self._name_failures()
+
+    def _test(self, row: dict[str, float], progress: Progress) -> None:
+        """Adds validation figures to an epoch's, and saves the model if it is the best so far."""
+        state = self.state
+        if self.validate is not None:
+            row.update(self.callbacks.validation(self.validate))
+            # In front of the others, since a narrow terminal shows the first figures only.
+            figures = self._training_figures()
+            shown = {name: row[name] for name in reversed(row) if name.startswith("val_")}
+            progress.update(0, **dict.fromkeys(figures), data_wait=None)
+            progress.update(0, **shown, **figures, data_wait=f"{row['data_wait']:.0%}")
+        rank = _rank(row)
+        if state.best is None or self.validate is None or rank > state.best:
+            state.best, state.best_epoch = rank, int(row["epoch"])
+            if self._thawing is not None:
+                self._thawing.thaw()  # the file's layers can be trained
+            if self.cluster.is_chief:
+                self.files.save_best()
+                confusion = getattr(self.validate, "confusion", None)
+                self.files.show_confusion(int(row["epoch"]), confusion)
+
+    def _thaw(self) -> None:
+        """Freezes and thaws layers for the epoch; compiles the step anew where that matters."""
+        if self._thawing is None:
+            return
+        self._thawing.freeze(self.state.epoch)
+        count = self._thawing.count(self.state.epoch)
+        if count != self._compiled_for:
+            if self._compiled_for is not None:
+                self.say(self._thawing.describe(self.state.epoch))
+            self._step, self._compiled_for = self._compiled(), count
+
+    def _compiled(self) -> Any:
+        """The step, for the layers that are trained now."""
+        if self._grids is None:
+            return self._compile(self._network, batch_size=self.batch_size)
+        steps = GridSteps(
+            self._network,
+            lambda network, batch_size: self._compile(network, batch_size=batch_size),
+            self.strategy,
+        )
+        steps.check(self._grids)
+        return steps
+
+    def _starts(self) -> list[int]:
+        """The first clip of each step of the epoch, and where the last step ends."""
+        if self._grids is not None:
+            return self._grids.starts(self.state.epoch)
+        return [step * self.batch_size for step in range(self.steps_per_epoch + 1)]
+
+    def _batches_of_clips(self, count: int) -> Iterator[Any]:
+        """At most so many batches of the epoch's clips, as they are distributed."""
+        # Not a last batch that is filled up with grey.
+        full = max(1, self.source.num_clips // self.batch_size)
+        dataset = self._full_source.batches(
+            self.batch_size, epoch=self.state.epoch, share=self.share
+        )
+        dataset = dataset.take(min(count, full) * self.share.pieces)
+        batches = self.strategy.distribute_datasets_from_function(lambda context: dataset)
+        return (clips for clips, _ in batches)
 
     def _name_failures(self) -> None:
         """Says which videos no process could read for the first time in this epoch."""
@@ -327,7 +433,8 @@ class Loop:
         save_at = begun + 60 * self.options.checkpoint_minutes
         # Not `experimental_distribute_dataset`: with several processes it would share out anew.
         iterator = iter(self.strategy.distribute_datasets_from_function(lambda context: dataset))
-        while state.step < self.steps_per_epoch and not self.callbacks.stop_now:
+        starts = self._starts()
+        while state.step < len(starts) - 1 and not self.callbacks.stop_now:
             asked = time.perf_counter()
             clips, labels = self._next(iterator)
             waited += time.perf_counter() - asked
@@ -339,15 +446,15 @@ class Loop:
                 *sums, stop = self._step(clips, labels, _flag(interrupted)).numpy()
             if not np.isfinite(sums).all():
                 raise self._diverged()
+            self._tested.after_step(self.optimizer.iterations)
             state.step += 1
             state.sums = [float(a + b) for a, b in zip(state.sums, sums, strict=True)]
             self.callbacks.end_step(state.step - 1, self._training_figures())
             now = time.perf_counter()
             share = waited / max(now - begun, 1e-9)
-            left = self.source.num_clips - (state.step - 1) * self.batch_size
-            progress.update(
-                min(self.batch_size, left), **self._training_figures(), data_wait=f"{share:.0%}"
-            )
+            # The last batch may be filled up.
+            clips_done = min(starts[state.step], self.source.num_clips) - starts[state.step - 1]
+            progress.update(clips_done, **self._training_figures(), data_wait=f"{share:.0%}")
             if stop:
                 self._stop(interrupted)
             if now > save_at:
@@ -384,12 +491,17 @@ class Loop:
             raise
 
     def _set_learning_rate(self) -> None:
-        step = self.state.epoch * self.steps_per_epoch + self.state.step
-        self.optimizer.learning_rate.assign(self._learning_rate(step))
+        self.optimizer.learning_rate.assign(self._learning_rate(self.state.step))
 
     def _learning_rate(self, step: int) -> float:
-        return self.callbacks.scale * warmup_cosine(
-            step,
+        """The rate for a step of the epoch, from 0."""
+        epoch, place = self.state.epoch, float(step)
+        factor = self.callbacks.scale
+        if self._grids is not None:  # which has fewer and larger steps in most epochs
+            place *= self.steps_per_epoch / self._grids.steps(epoch)
+            factor *= self._grids.rate(epoch) ** self.options.rate_exponent
+        return factor * warmup_cosine(
+            epoch * self.steps_per_epoch + place,
             peak=self.options.learning_rate,
             warmup_steps=round(self.options.warmup_epochs * self.steps_per_epoch),
             total_steps=self.options.epochs * self.steps_per_epoch,
@@ -413,7 +525,7 @@ class Loop:
         return True
 
     def _variables(self) -> list[Any]:
-        return [*self.model.variables, *self.optimizer.variables]
+        return [*self.model.variables, *self.optimizer.variables, *self._tested.variables]
 
     def _checkpoint(self) -> bool:
         """Writes a checkpoint; False: the disk is full."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 
-def warmup_cosine(step: int, *, peak: float, warmup_steps: int, total_steps: int) -> float:
+def warmup_cosine(step: float, *, peak: float, warmup_steps: int, total_steps: int) -> float:
     """Linear warm-up from 0, then half a cosine down to 0 (Loshchilov & Hutter 2017).
 
     Args:

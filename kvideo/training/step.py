@@ -12,6 +12,7 @@ import tensorflow as tf
 from kvideo.analysis import functional_graph, graph_nodes
 from kvideo.errors import UsageError
 from kvideo.hardware import use_xla
+from kvideo.training.accumulation import added_up
 from kvideo.training.objective import Objective
 from kvideo.training.remat import rematerialized
 from kvideo.training.remat_over_time import rematerialized_over_time
@@ -29,6 +30,7 @@ def compile_step(
     clip_norm: float | None = None,
     remat: bool = False,
     bptt: int | None = None,
+    accumulate: int = 1,
 ) -> Any:
     """A function that takes one step of training on a batch.
 
@@ -43,6 +45,9 @@ def compile_step(
             `kvideo.training.remat` and, for recurrent networks, `kvideo.training.remat_over_time`.
         bptt: frames after which back-propagation through time is cut off; None: never. See
             `kvideo.training.truncated`.
+        accumulate: parts that each device's share of the batch is run in, one after the other, to
+            save memory: the gradients are added up for one update. The loss is that of the whole
+            batch; batch norms take their statistics from one part at a time.
 
     Returns:
         A function from clips (B, T, H, W, 3), labels and perhaps a flag () to (4,) float32: sum of
@@ -52,10 +57,15 @@ def compile_step(
         known, or the clip only fills up a batch) do not count.
 
     Raises:
-        UsageError: the model has no layer `logits`, or `remat`, `bptt` or the mixing of clips does
-            not suit it or the batch.
+        UsageError: the model has no layer `logits`; `remat`, `bptt` or the mixing of clips does not
+            suit it or the batch; or `accumulate` does not divide the batch.
     """
     num_replicas = strategy.num_replicas_in_sync
+    if batch_size % (num_replicas * accumulate):
+        raise UsageError(
+            f"accumulate ({accumulate}) must divide the clips of a step on each device "
+            f"({batch_size / num_replicas:g})."
+        )
     aim = objective or Objective()
     weights = None if aim.class_weights is None else tf.constant(aim.class_weights)
     network = keras.Model(model.inputs, logits_of(model))
@@ -86,16 +96,23 @@ def compile_step(
                 loss = tf.reduce_sum(losses) / total
                 if network.losses:
                     share = 1 if in_parts is None else logits.shape[1] / clips.shape[1]
-                    loss += tf.add_n(network.losses) * share / num_replicas
+                    loss += tf.add_n(network.losses) * share / (num_replicas * accumulate)
             found = tape.gradient(loss, [variable.value for variable in variables])
             hits = targets.hits(logits, aim.multi_label)
             return found, tf.stack([tf.reduce_sum(losses), hits])
 
-        if in_parts is None:
-            gradients, figures = backward(lambda: forward(clips), targets)
-        else:
+        def gradients_of(clips: tf.Tensor, targets: Targets) -> tuple[list[Any], Any]:
+            if in_parts is None:
+                return backward(lambda: forward(clips), targets)
             values = [variable.value for variable in variables]
-            gradients, figures = in_parts(clips, targets, backward, values)
+            return in_parts(clips, targets, backward, values)
+
+        if accumulate == 1:
+            gradients, figures = gradients_of(clips, targets)
+        else:
+            gradients, figures = added_up(
+                network, gradients_of, (clips, targets), accumulate, variables
+            )
         if clip_norm:
             gradients = _clip(gradients, clip_norm, num_replicas)
         optimizer.apply(gradients, variables)
