@@ -32,6 +32,7 @@ def fit(
     recipe: str | None = None,
     resume: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: bool = True,
     **settings: Any,
 ) -> FitResult:
@@ -42,8 +43,11 @@ def fit(
             `"demo-order"` or `"demo-dots"`.
         model: a registered model's name.
         recipe: the name of one of `kvideo.recipes`; the other arguments win over its settings.
-        resume: a run's folder to go on with; then nothing else is given.
+        resume: a run's folder to go on with; then no settings are given.
         overwrite: replace the run in the folder `out`.
+        callbacks: Keras callbacks, such as those of MLflow or Weights & Biases. They see figures,
+            may stop the training, and may scale the learning rate; see
+            `kvideo.training.callbacks.CallbackDriver`.
         verbose: progress and remarks on standard error.
         **settings: any field of `kvideo.Experiment`, such as `epochs=10`.
 
@@ -61,7 +65,9 @@ def fit(
     if resume is not None:
         if data is not None or model is not None or recipe is not None or settings:
             raise UsageError("resume takes all settings from the run; give no others.")
-        return run(Experiment.from_folder(resume), resume=True, quiet=not verbose)
+        return run(
+            Experiment.from_folder(resume), resume=True, quiet=not verbose, callbacks=callbacks
+        )
     if data is None:
         raise UsageError("name the data to train on, or a run to resume.")
     if model is not None:
@@ -73,7 +79,7 @@ def fit(
         unknown = sorted(set(settings) - known)
         what = f"there is no setting {unknown[0]!r}" if unknown else str(cause)
         raise UsageError(f"fit: {what}.") from cause
-    return run(experiment, overwrite=overwrite, quiet=not verbose)
+    return run(experiment, overwrite=overwrite, quiet=not verbose, callbacks=callbacks)
 
 
 def evaluate(

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "kvideo"
 NO_TENSORFLOW = [
     "__init__", "errors", "clip_spec", "registry", "files", "text", "progress", "metrics",
     "recipes", "results", "scores", "report", "report.page", "report.tables", "report.text",
-    "report.timeline", "report.timeline_plot", "report.plots", "report.rate_plot",
+    "report.timeline", "report.timeline_plot", "report.plots", "report.rate_plot", "report.films",
     "feature_files", "feature_set", "segmentation", "segmentation.metrics",
     "segmentation.results", "segmentation.files", "data.windows",
     "data.tracks", "data.over_time", "data.class_folders",
@@ -25,7 +25,8 @@ NO_TENSORFLOW = [
     "data.live", "data.live_inputs", "data.placing",
     "flow", "flow.colors", "flow.estimation", "flow.files", "flow.geometry",
     "flow_settings", "flow.movies", "flow.coding", "flow.cuts", "noise",
-    "data.flow_cache", "data.clip_flow", "data.encoding", "data.threads",
+    "data.flow_cache", "data.clip_flow", "data.encoding", "data.threads", "data.timing",
+    "data.epochs", "data.shares",
     "weights.torch_reader", "weights.download", "weights.published", "weights.labels",
     "weights.families", "weights.guessing", "weights.mean_cube", "weights.resnet3d",
     "weights.torchvision", "weights.inception", "weights.c3d",

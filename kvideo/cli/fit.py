@@ -87,7 +87,17 @@ _TRAINING = (
     click.option("--weight-decay", type=float, help="Decoupled; not on norms and biases."),
     click.option("--warmup-epochs", type=float, help="[default: 1]"),
     click.option("--label-smoothing", type=float, help="[default: 0]"),
+    click.option("--focal-gamma", type=float, help="Focal loss with this γ.  [default: 0, none]"),
     click.option("--class-weights", help='"none" or "balanced".  [default: none]'),
+    click.option("--sampling", help='"random" or "balanced" (by class).  [default: random]'),
+    click.option("--repeats", type=int, help="Clips of a video in the same step.  [default: 1]"),
+    click.option("--distill", metavar="FILE", help="Learn from this model's answers, too."),
+    click.option(
+        "--distill-temperature", type=float, metavar="T", help="Softens answers.  [default: 4]"
+    ),
+    click.option(
+        "--distill-weight", type=float, metavar="SHARE", help="Teacher's part.  [default: 0.9]"
+    ),
     click.option("--clip-norm", type=float, help="Largest norm of the gradient."),
     click.option(
         "--ema",
@@ -114,6 +124,19 @@ _TRAINING = (
     click.option("--min-area", type=float, help="Smallest share that a random crop takes."),
     click.option("--flip", help='Mirror clips: "auto", "on" or "off".  [default: auto]'),
     click.option("--jitter", type=float, help="Strength of colour changes.  [default: 0.2]"),
+    click.option(
+        "--rand-augment",
+        metavar="NxM",
+        help="RandAugment: N operations of magnitude M of 10, such as 2x9.  [default: none]",
+    ),
+    click.option(
+        "--random-erasing", type=float, metavar="SHARE", help="Erase boxes of so many clips."
+    ),
+    click.option("--mixup", type=float, metavar="ALPHA", help="Mix pairs of clips, such as 0.2."),
+    click.option("--cutmix", type=float, metavar="ALPHA", help="Cut boxes into clips, such as 1."),
+    click.option(
+        "--mix-probability", type=float, metavar="SHARE", help="Of batches mixed.  [default: 1]"
+    ),
     click.option("--precision", help="auto, float32 or bfloat16.  [default: auto]"),
     click.option("--remat", is_flag=True, default=None, help="Half the memory, a third more time."),
     click.option(
@@ -134,6 +157,11 @@ _TRAINING = (
     click.option("--val-clips", type=int, help="Clips a video in validation.  [default: 2]"),
     click.option("--keep-checkpoints", type=int, help="How many of the last.  [default: 2]"),
     click.option("--checkpoint-minutes", type=float, help="Inside an epoch.  [default: 10]"),
+    click.option(
+        "--tensorboard",
+        help='What to write for TensorBoard: "all" (figures, sample clips, confusion matrices), '
+        '"scalars" or "none".  [default: all]',
+    ),
 )
 
 
