@@ -111,11 +111,7 @@ def compile_step(
             gradients, figures = gradients_of(clips, targets)
         else:
             gradients, figures = added_up(
-                network,
-                lambda clips, parts: gradients_of(clips, Targets(**parts)),
-                (clips, vars(targets)),
-                accumulate,
-                variables,
+                network, gradients_of, (clips, targets), accumulate, variables
             )
         if clip_norm:
             gradients = _clip(gradients, clip_norm, num_replicas)
