@@ -43,7 +43,7 @@ def fit(
             `"demo-order"` or `"demo-dots"`.
         model: a registered model's name.
         recipe: the name of one of `kvideo.recipes`; the other arguments win over its settings.
-        resume: a run's folder to go on with; then nothing else is given.
+        resume: a run's folder to go on with; then no settings are given.
         overwrite: replace the run in the folder `out`.
         callbacks: Keras callbacks, such as those of MLflow or Weights & Biases. They see figures,
             may stop the training, and may scale the learning rate; see

@@ -81,6 +81,7 @@ def test_a_model_of_one_shape_is_refused() -> None:
     ("change", "message"),
     [
         ({"unfreeze_epochs": 2}, "does not go with unfreeze_epochs"),
+        ({"distill": "big/model.keras"}, "does not go with distill"),
         ({"model_options": {"output": "frames"}}, "does not go with output=frames"),
         ({"modality": "flow"}, "does not go with clips of flow"),
     ],
