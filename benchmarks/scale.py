@@ -28,13 +28,14 @@ class Stop(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if batch == 0:
             figures["first_step_s"] = time.perf_counter() - begun
+            figures["processor_s"] = time.process_time() - used
         if batch == STEPS - 1:
             figures["peak_bytes"] = peak_memory()
             print(json.dumps(figures), flush=True)
             os._exit(0)  # no validation of thousands of videos
 
 data, out, STEPS = sys.argv[1], sys.argv[2], int(sys.argv[3])
-figures, begun = {}, time.perf_counter()
+figures, begun, used = {}, time.perf_counter(), time.process_time()
 kvideo.fit(
     data, "slow_fusion", out=out, num_frames=4, size=(32, 32), model_options={"widths": (4, 6)},
     batch_size=8, precision="float32", val_fraction=0.2, overwrite=True, callbacks=[Stop()],
@@ -83,10 +84,15 @@ def main() -> None:
         for _ in range(given.rounds):
             for count, table in tables.items():
                 found[count].append(measure(table, folder / "run"))
+                print(count, found[count][-1], file=sys.stderr, flush=True)
         for count, figures in found.items():
             seconds = statistics.median(f["first_step_s"] for f in figures)
             peak = statistics.median(f["peak_bytes"] for f in figures) / 2**20
-            print(f"{count:>9,} records: first step after {seconds:6.1f} s, peak {peak:7.0f} MiB")
+            used = statistics.median(f["processor_s"] for f in figures)
+            print(
+                f"{count:>9,} records: first step after {seconds:6.1f} s ({used:.1f} s of "
+                f"processor), peak {peak:7.0f} MiB"
+            )
 
 
 if __name__ == "__main__":
