@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvideo.clip_spec import ClipSpec
+from kvideo.data.loading import GREY
 from kvideo.data.records import VideoSet
 from kvideo.data.remote import open_remote
 from kvideo.data.sampling import Augmentation
@@ -259,7 +260,7 @@ def make_clips(dataset: tf.data.Dataset, recipe: ClipRecipe, ordered: bool) -> t
     def make(row: dict[str, tf.Tensor]) -> Any:
         def nothing() -> tuple[tf.Tensor, tf.Tensor]:
             labels = tf.cast(tf.fill(label_spec.shape, UNLABELLED), label_spec.dtype)
-            return tf.zeros(shape, tf.uint8), labels
+            return tf.fill(shape, tf.constant(GREY, tf.uint8)), labels
 
         clip, label = tf.cond(row["bad"], nothing, lambda: recipe.clip(row["record"], row["seed"]))
         clip = tf.ensure_shape(clip, shape)

@@ -249,6 +249,22 @@ def parent(path: str) -> str:
     return path.rsplit("/", 1)[0] if is_url(path) else os.path.dirname(path)
 
 
+def stored_in(folder: str) -> list[str]:
+    """The stored videos of a local folder of shards; empty for any other folder.
+
+    Raises:
+        DataError: its index cannot be read.
+    """
+    if not os.path.isfile(os.path.join(folder, INDEX)):
+        return []
+    if not any(name.endswith(ENDING) for name in os.listdir(folder)):
+        return []
+    files = read_index(folder).files.values()
+    return [
+        f"{join(folder, file.name)}#{number}" for file in files for number in range(len(file.videos))
+    ]
+
+
 def read_index(folder: str, opener: Callable[[str], BinaryIO] | None = None) -> ShardIndex:
     """The index of a folder of shards; read once, until its file changes.
 

@@ -142,10 +142,7 @@ class ShardSource:
             for number in damaged[damaged >= 0].tolist():
                 self._damaged(number)
             if bad.any():
-                raise DataError(
-                    f"{plural(_LEAD_IN + 1, 'record')} in a row of the shards in "
-                    f"{self.videos.source} cannot be read. `kvideo check` lists what is wrong."
-                )
+                self.unreadable(bad)
         except Exception as error:
             self.error = error
             raise
@@ -153,6 +150,13 @@ class ShardSource:
 
     def took(self, numbers: np.ndarray) -> None:
         """Is told the records of each batch."""
+
+    def unreadable(self, bad: np.ndarray) -> None:
+        """Is called where a damaged record has no whole one before it."""
+        raise DataError(
+            f"{plural(_LEAD_IN + 1, 'record')} in a row of the shards in {self.videos.source} "
+            "cannot be read. `kvideo check` lists what is wrong."
+        )
 
     def _damaged(self, number: int) -> None:
         path, place = split_stored(self.videos.records[number].path)

@@ -1,0 +1,190 @@
+"""Training clips made by other machines, through TensorFlow's `tf.data` service.
+
+A dispatcher gives out the records of an epoch one after the other to whatever workers there are
+(dynamic sharding); these read, decode and change them, and the training process fetches clips
+from all workers. Each record is read at most once in an epoch; it is missed only where a worker
+goes away with it.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import socket
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kvideo.data.shards.clips import make_clips, read_records, replace_damaged
+from kvideo.data.shards.source import ShardSource
+from kvideo.data.shares import WHOLE, Share
+from kvideo.errors import DataError, KVideoError, UsageError
+from kvideo.text import plural
+
+PROTOCOL = "grpc://"
+# Every one is a request to the dispatcher and a line in its journal.
+_MOST_PIECES = 4096
+_REACH_SECONDS = 120.0  # for a dispatcher that is being started anew
+_SILENCE_SECONDS = 30.0
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """Host and port of `grpc://host:port`.
+
+    Raises:
+        UsageError: it is of another form.
+    """
+    host, _, port = address.removeprefix(PROTOCOL).rpartition(":")
+    if not address.startswith(PROTOCOL) or not host or not port.isdecimal():
+        raise UsageError(
+            f"a data service's address is of the form {PROTOCOL}HOST:PORT, not {address!r}."
+        )
+    return host.strip("[]"), int(port)
+
+
+def wait_for(address: str, seconds: float) -> None:
+    """Returns when a dispatcher accepts connections.
+
+    Raises:
+        UsageError: the address is of another form.
+        KVideoError: none does so in that time.
+    """
+    place = parse_address(address)
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection(place, timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > until:
+                reason = (error.strerror or str(error)).lower()
+                raise KVideoError(
+                    f"no data service answers at {address} ({reason}). `kvideo serve-data "
+                    f"--dispatcher --port {place[1]}` on that machine starts it."
+                ) from error
+        time.sleep(0.5)
+
+
+class ServiceSource(ShardSource):
+    """As `ShardSource`, with the work done by the workers of a data service.
+
+    Which clips come when depends on the workers; a batch holds what is there.
+
+    Args:
+        service: the dispatcher's address, `grpc://host:port`.
+        **options: see `ShardSource`.
+
+    Attributes:
+        missed: epoch → videos of this process that were missed in it.
+
+    Raises:
+        UsageError: the address is of another form.
+        KVideoError: no dispatcher answers.
+    """
+
+    def __init__(self, *args: Any, service: str, **options: Any) -> None:
+        super().__init__(*args, **options)
+        wait_for(service, 5.0)
+        self.service = service
+        self.missed: dict[int, int] = {}
+        self._run = secrets.token_hex(4)
+        self._jobs = 0
+        self._watch: threading.Timer | None = None
+        self._epoch, self._wanted, self._rows = 0, 0, 0
+        self._seen: set[int] = set()
+
+    def batches(
+        self, batch_size: int, *, epoch: int, first_batch: int = 0, share: Share = WHOLE
+    ) -> tf.data.Dataset:
+        """See `ClipSource`."""
+        num_batches = math.ceil(self.num_clips / batch_size)
+        places = np.fromiter(share.places(batch_size, first_batch, num_batches), np.int64)
+        rows = self.rows(places[places < self.num_clips], batch_size, epoch, share)
+        wait_for(self.service, _REACH_SECONDS)
+        self._jobs += 1
+        dataset = self._pieces(rows)
+        dataset = make_clips(
+            replace_damaged(read_records(dataset, self.table.files, ordered=False)),
+            self.recipe,
+            ordered=False,
+        )
+        dataset = dataset.apply(
+            tf.data.experimental.service.distribute(
+                processing_mode=tf.data.experimental.service.ShardingPolicy.DYNAMIC,
+                service=self.service,
+                # Each process has a job of its own, which gives it its own records.
+                job_name=f"{self._run}-{self._jobs}-{share.worker}",
+                compression=None,
+            )
+        )
+        self._epoch, self._seen, self._rows = epoch, set(), len(places)
+        self._wanted = len(set(rows["number"].tolist()))
+        dataset = dataset.concatenate(self._rest(places, batch_size, epoch, share))
+        self._start_watch()
+        return self.finish(dataset.take(len(places)), batch_size // share.parts)
+
+    def took(self, numbers: np.ndarray) -> None:
+        """Counts what came, and says at the end what did not."""
+        if self._watch is not None:
+            self._watch.cancel()
+        self._rows -= len(numbers)
+        self._seen.update(numbers[numbers >= 0].tolist())
+        if self._rows > 0:
+            return
+        missed = self.missed[self._epoch] = self._wanted - len(self._seen)
+        if missed:
+            self.say(
+                f"Note: {missed} of {plural(self._wanted, 'video')} were missed in epoch "
+                f"{self._epoch + 1}: a worker of the data service went away with them."
+            )
+
+    def unreadable(self, bad: np.ndarray) -> None:
+        """One such record counts as missed; if the first ones are, the folder cannot be read."""
+        if not self._seen:
+            raise DataError(
+                f"the workers of the data service at {self.service} cannot read the shards: "
+                f"{self.table.files[0]} has to be at the same place there."
+            )
+
+    def _pieces(self, rows: dict[str, np.ndarray]) -> tf.data.Dataset:
+        """The rows as a dataset whose elements the dispatcher gives out in pieces."""
+        count = len(rows["number"])
+        size = max(1, -(-count // _MOST_PIECES))
+        if size == 1:
+            return tf.data.Dataset.from_tensor_slices(rows)
+        missing = -count % size
+        padded = {name: np.concatenate([v, v[:missing]]) for name, v in rows.items()}
+        padded["number"][count:] = -1
+        pieces = {
+            name: values.reshape(-1, size, *values.shape[1:]) for name, values in padded.items()
+        }
+        dataset = tf.data.Dataset.from_tensor_slices(pieces).unbatch()
+        return dataset.filter(lambda row: row["number"] >= 0)
+
+    def _rest(
+        self, places: np.ndarray, batch_size: int, epoch: int, share: Share
+    ) -> tf.data.Dataset:
+        """Clips that do not count, made here: they fill up the last batch, and what was missed."""
+        rows = self.rows(places[: 4 * batch_size], batch_size, epoch, share)
+        rows["number"] = np.full_like(rows["number"], -1)
+        rows["counts"] = np.zeros_like(rows["counts"])
+        dataset = tf.data.Dataset.from_tensor_slices(rows)
+        dataset = replace_damaged(read_records(dataset, self.table.files, ordered=True))
+        return make_clips(dataset, self.recipe, ordered=True).repeat()
+
+    def _start_watch(self) -> None:
+        def tell() -> None:
+            self.say(
+                f"Note: no clip has come from the data service at {self.service} for "
+                f"{_SILENCE_SECONDS:.0f} s; it may have no workers. `kvideo serve-data --worker "
+                f"--dispatcher-address {self.service}` starts one."
+            )
+
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch = threading.Timer(_SILENCE_SECONDS, tell)
+        self._watch.daemon = True
+        self._watch.start()
