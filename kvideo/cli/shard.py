@@ -133,7 +133,7 @@ def _summary(report: ShardReport, out: str) -> str:
         line += f", {report.kept:,} there already"
     if report.waiting:
         return (
-            f"{line}. {plural(report.waiting, 'file')} of other parts to come; the index is written "
-            "when all are there."
+            f"{line}. {plural(report.waiting, 'file')} of other parts to come; the index is "
+            "written when all are there."
         )
     return f"{line}. Use it as DATA: kvideo fit {out}"

@@ -66,9 +66,7 @@ class ClipRecipe:
             tf.gather(frames, numbers),
             fn_output_signature=tf.TensorSpec((None, None, 3), tf.uint8),
         )
-        full, place = draw_window(
-            tf.shape(pictures)[1:3], self.spec, self.augmentation, draws[1:]
-        )
+        full, place = draw_window(tf.shape(pictures)[1:3], self.spec, self.augmentation, draws[1:])
         clip = tf.ensure_shape(cut(pictures, full, place, self.spec.size), self.spec.shape)
         # Other numbers than those for time and place.
         seed = tf.bitwise.bitwise_xor(seed, tf.constant([0, 0x5EED]))

@@ -1,8 +1,8 @@
 """One video as a `tf.train.SequenceExample`, in the keys of MediaSequence.
 
-These are read by the video pipeline of tensorflow/models (official/vision/dataloaders/video_input.py:
-`image/encoded`, `clip/label/index`), by DMVR (`clip/label/text`), and by MediaPipe (the rest:
-mediapipe/util/sequence/README.md). Times are whole microseconds.
+These are read by the video pipeline of tensorflow/models (`image/encoded`, `clip/label/index`:
+official/vision/dataloaders/video_input.py), by DMVR (`clip/label/text` too), and by MediaPipe (the
+rest: mediapipe/util/sequence/README.md). Times are whole microseconds.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ def _jpeg(picture: np.ndarray, quality: int) -> bytes:
     return data.tobytes()
 
 
-def _track(record: VideoRecord, video: Any) -> tuple[tuple[tuple[float, float, int], ...], int] | None:
+def _track(
+    record: VideoRecord, video: Any
+) -> tuple[tuple[tuple[float, float, int], ...], int] | None:
     """The record's labels over time in seconds of the stored video."""
     if record.track is None:
         return None

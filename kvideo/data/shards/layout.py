@@ -18,6 +18,7 @@ from kvideo.data.listing import is_url, join
 from kvideo.data.records import VideoRecord, VideoSet
 from kvideo.data.tracks import LabelTrack, Segment
 from kvideo.errors import DataError
+from kvideo.text import plural
 
 INDEX = "index.json"
 FORMAT = "kvideo shards 1"
@@ -195,9 +196,10 @@ class ShardIndex:
                     records.append(self._record(f"{path}#{number}", video, numbers, names, source))
         if not records:
             raise DataError(f"the shards in {source} hold no videos.")
-        notes = ()
+        notes: tuple[str, ...] = ()
         if left_out:
-            notes = (f"{left_out} videos gave no frames when the shards in {source} were made.",)
+            gave = plural(left_out, "video")
+            notes = (f"{gave} gave no frames when the shards in {source} were made.",)
         return VideoSet(
             tuple(records),
             names.names,
@@ -261,7 +263,9 @@ def stored_in(folder: str) -> list[str]:
         return []
     files = read_index(folder).files.values()
     return [
-        f"{join(folder, file.name)}#{number}" for file in files for number in range(len(file.videos))
+        f"{join(folder, file.name)}#{number}"
+        for file in files
+        for number in range(len(file.videos))
     ]
 
 

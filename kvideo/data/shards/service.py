@@ -9,10 +9,12 @@ goes away with it.
 from __future__ import annotations
 
 import math
+import queue
 import secrets
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,7 +30,10 @@ PROTOCOL = "grpc://"
 # Every one is a request to the dispatcher and a line in its journal.
 _MOST_PIECES = 4096
 _REACH_SECONDS = 120.0  # for a dispatcher that is being started anew
-_SILENCE_SECONDS = 30.0
+_SILENCE_SECONDS = 20.0
+# What workers hold in their hands, about: not more is taken for lost.
+_MOST_LOST = 128
+_AHEAD = 16  # clips that wait in the training process
 
 
 def parse_address(address: str) -> tuple[str, int]:
@@ -92,7 +97,6 @@ class ServiceSource(ShardSource):
         self.missed: dict[int, int] = {}
         self._run = secrets.token_hex(4)
         self._jobs = 0
-        self._watch: threading.Timer | None = None
         self._epoch, self._wanted, self._rows = 0, 0, 0
         self._seen: set[int] = set()
 
@@ -121,15 +125,49 @@ class ServiceSource(ShardSource):
             )
         )
         self._epoch, self._seen, self._rows = epoch, set(), len(places)
-        self._wanted = len(set(rows["number"].tolist()))
-        dataset = dataset.concatenate(self._rest(places, batch_size, epoch, share))
-        self._start_watch()
-        return self.finish(dataset.take(len(places)), batch_size // share.parts)
+        wanted = set(rows["number"].tolist())
+        self._wanted = len(wanted)
+        spec = dataset.element_spec
+        arrived = tf.data.Dataset.from_generator(
+            lambda: self._arrivals(dataset, wanted), output_signature=spec
+        )
+        arrived = arrived.concatenate(self._rest(places, batch_size, epoch, share))
+        return self.finish(arrived.take(len(places)), batch_size // share.parts)
+
+    def _arrivals(self, dataset: tf.data.Dataset, wanted: set[int]) -> Iterator[Any]:
+        """Clips as they come, until all are there or the rest is lost.
+
+        The runtime waits for ever for a worker that does not come back. So a thread waits for it,
+        and is left alone when nothing has come for a while.
+        """
+        waiting, left = _Waiting(dataset), set(wanted)
+        silent_since = time.monotonic()
+        said = False
+        try:
+            while left:
+                element = waiting.next(seconds=1.0)
+                if element is _ENDED:
+                    return
+                if element is not None:
+                    *clip_and_label, number, damaged, bad = element
+                    left.discard(int(number))
+                    yield (*clip_and_label, np.int64(-1) if bad else number, damaged, bad)
+                    silent_since, said = time.monotonic(), False
+                    continue
+                if not _reachable(self.service):  # it may come back, and nothing is lost then
+                    silent_since = time.monotonic()
+                if time.monotonic() - silent_since < _SILENCE_SECONDS:
+                    continue
+                if len(left) < len(wanted) and len(left) <= max(_MOST_LOST, len(wanted) // 10):
+                    return
+                if not said:
+                    self.say(_silence(self.service))
+                    said = True
+        finally:
+            waiting.stop()
 
     def took(self, numbers: np.ndarray) -> None:
         """Counts what came, and says at the end what did not."""
-        if self._watch is not None:
-            self._watch.cancel()
         self._rows -= len(numbers)
         self._seen.update(numbers[numbers >= 0].tolist())
         if self._rows > 0:
@@ -175,16 +213,67 @@ class ServiceSource(ShardSource):
         dataset = replace_damaged(read_records(dataset, self.table.files, ordered=True))
         return make_clips(dataset, self.recipe, ordered=True).repeat()
 
-    def _start_watch(self) -> None:
-        def tell() -> None:
-            self.say(
-                f"Note: no clip has come from the data service at {self.service} for "
-                f"{_SILENCE_SECONDS:.0f} s; it may have no workers. `kvideo serve-data --worker "
-                f"--dispatcher-address {self.service}` starts one."
-            )
 
-        if self._watch is not None:
-            self._watch.cancel()
-        self._watch = threading.Timer(_SILENCE_SECONDS, tell)
-        self._watch.daemon = True
-        self._watch.start()
+_ENDED = object()
+
+
+class _Waiting:
+    """A thread that iterates a dataset, so that one can stop waiting for it."""
+
+    def __init__(self, dataset: tf.data.Dataset) -> None:
+        self._queue: queue.Queue[Any] = queue.Queue(maxsize=_AHEAD)
+        self._stopped = threading.Event()
+        threading.Thread(target=self._run, args=(dataset,), daemon=True).start()
+
+    def next(self, seconds: float) -> Any:
+        """The next element, `_ENDED`, or None if none has come in that time.
+
+        Raises:
+            KVideoError: the service failed.
+        """
+        try:
+            element = self._queue.get(timeout=seconds)
+        except queue.Empty:
+            return None
+        if isinstance(element, tf.errors.OpError):
+            reason = element.message.strip().split("\n")[0]
+            raise KVideoError(f"the data service failed: {reason}") from element
+        return element
+
+    def stop(self) -> None:
+        """Lets the thread end with the element that it waits for."""
+        self._stopped.set()
+
+    def _run(self, dataset: tf.data.Dataset) -> None:
+        try:
+            for element in dataset.as_numpy_iterator():
+                self._put(element)
+                if self._stopped.is_set():
+                    return
+            self._put(_ENDED)
+        except tf.errors.OpError as error:
+            self._put(error)
+
+    def _put(self, element: Any) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(element, timeout=0.5)
+                return
+            except queue.Full:
+                continue
+
+
+def _reachable(address: str) -> bool:
+    try:
+        socket.create_connection(parse_address(address), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def _silence(address: str) -> str:
+    return (
+        f"Note: no clip has come from the data service at {address} for {_SILENCE_SECONDS:.0f} s; "
+        f"it may have no workers. `kvideo serve-data --worker --dispatcher-address {address}` "
+        "starts one."
+    )

@@ -203,9 +203,7 @@ class ShardSource:
         return order_by_file(order, self.table.file, batch_size, share.workers)
 
 
-def order_by_file(
-    order: np.ndarray, file: np.ndarray, batch_size: int, workers: int
-) -> np.ndarray:
+def order_by_file(order: np.ndarray, file: np.ndarray, batch_size: int, workers: int) -> np.ndarray:
     """An order in which each process reads mostly from files of its own.
 
     Files are given out so that processes have about as many records. Where one has fewer than

@@ -82,9 +82,7 @@ def draw_window(
     return full, -_integers(draws[2:4], full - size)
 
 
-def cut(
-    pictures: tf.Tensor, full: tf.Tensor, place: tf.Tensor, size: tuple[int, int]
-) -> tf.Tensor:
+def cut(pictures: tf.Tensor, full: tf.Tensor, place: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """Resizes pictures and takes a part of them; what a picture leaves free is grey.
 
     The filter is a triangle that grows with the shrinking, so that it does not alias, as where
@@ -113,7 +111,9 @@ def cut(
     columns = _inside(size[1], place[1], full[1])
     shown = rows[:, tf.newaxis, tf.newaxis] & columns[tf.newaxis, :, tf.newaxis]
     clip = tf.cond(
-        tf.reduce_all(shown), lambda: clip, lambda: tf.where(shown, clip, tf.constant(GREY, tf.uint8))
+        tf.reduce_all(shown),
+        lambda: clip,
+        lambda: tf.where(shown, clip, tf.constant(GREY, tf.uint8)),
     )
     return tf.ensure_shape(clip, (None, *size, 3))
 

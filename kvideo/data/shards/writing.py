@@ -126,7 +126,7 @@ def write_shard(
         DecodeError: in strict mode.
         KVideoError: the file cannot be written.
     """
-    if (there := _existing(shard, folder)) is not None:
+    if (there := existing(shard, folder)) is not None:
         return there
     workers = workers or default_workers()
     failures = Failures() if failures is None else failures
@@ -190,7 +190,7 @@ def write_shards(
     """
     failures, made, kept = Failures(), 0, 0
     for shard in shards:
-        if _existing(shard, folder) is not None:
+        if existing(shard, folder) is not None:
             kept += 1
             on_video(len(shard.records))
             continue
@@ -209,7 +209,7 @@ def write_shards(
 
 def finish(plan: ShardPlan, folder: str, made: int, kept: int, failures: Failures) -> ShardReport:
     """Writes the index if all files are there."""
-    found = [_existing(shard, folder) for shard in plan.shards]
+    found = [existing(shard, folder) for shard in plan.shards]
     files = [file for file in found if file is not None]
     if len(files) == len(plan.shards):
         parts: dict[str, list[ShardFile]] = {}
@@ -235,7 +235,7 @@ def finish(plan: ShardPlan, folder: str, made: int, kept: int, failures: Failure
     )
 
 
-def _existing(shard: PlannedShard, folder: str) -> ShardFile | None:
+def existing(shard: PlannedShard, folder: str) -> ShardFile | None:
     """The file, if it is there as this plan wants it and complete."""
     values = storage.read_json(folder, _sidecar(shard.name))
     if values is None or storage.size_of(folder, shard.name) < 0:
