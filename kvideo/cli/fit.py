@@ -133,8 +133,8 @@ def fit(
     """Train a model on DATA.
 
     DATA is a folder with one folder of videos for each class, an annotation file, a folder of
-    shards (`kvideo shard`), or the word "demo" ("demo-frames", "demo-order", "demo-dots"). The run's folder receives the best model, a
-    checkpoint to resume from, and the history.
+    shards (`kvideo shard`), or the word "demo" ("demo-frames", "demo-order", "demo-dots"). The
+    run's folder receives the best model, a checkpoint to resume from, and the history.
     """
     from kvideo.cli.startup import quietly
     from kvideo.hardware import cluster_addresses

@@ -162,7 +162,10 @@ def _example(
             "segment/label/background": [background],
         }
     stamps = [round(1e6 * number / rate) for number in range(len(frames))]
-    lists = {FRAMES: [[frame] for frame in frames], "image/timestamp": [[s] for s in stamps]}
+    lists: dict[str, list[list[Any]]] = {
+        FRAMES: [[frame] for frame in frames],
+        "image/timestamp": [[s] for s in stamps],
+    }
     return tf.train.SequenceExample(
         context=tf.train.Features(feature={key: _feature(v) for key, v in context.items()}),
         feature_lists=tf.train.FeatureLists(

@@ -14,7 +14,7 @@ from kvideo.data.annotations import find_splits, read_data
 from kvideo.data.listing import absolute, is_url
 from kvideo.data.records import VideoRecord, VideoSet
 from kvideo.data.remote import list_remote, open_remote
-from kvideo.data.shards.layout import ENDING
+from kvideo.data.shards.layout import ENDING, is_stored
 from kvideo.errors import DataError, UsageError
 
 PARTS = ("train", "val", "test")
@@ -130,13 +130,15 @@ def plan_shards(
         UsageError, DataError: as `read_data` does; videos without labels, or shards already.
     """
     videos = _read_parts(data, root, split, per_frame)
-    for part in videos.values():
-        if part.records and "#" in part.records[0].path and ENDING in part.records[0].path:
+    for members in videos.values():
+        if any(is_stored(record.path) for record in members.records):
             raise DataError(f"{os.fspath(data)} is a folder of shards already.")
-        for record in part.records:
+        for record in members.records:
             if not record.labels and record.track is None:
                 raise DataError(f"{record.path} has no label; shards are for training.")
     top = absolute(root or data)
+    if root is None and os.path.isfile(top):  # a list: paths are relative to its folder
+        top = os.path.dirname(top)
     identity = _identity(videos, settings, top)
     shards = []
     for part, members in videos.items():

@@ -94,8 +94,8 @@ def _write(
                 f"the task that makes {shard.name} failed {_RETRIES + 1} times "
                 f"({type(error).__name__}); the same command goes on with what is missing."
             ) from error
-        for error in errors:
-            failures.add(error)
+        for failure in errors:
+            failures.add(failure)
         on_video(len(shard.records))
     return finish(plan, folder, len(todo), kept, failures)
 

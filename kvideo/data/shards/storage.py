@@ -49,8 +49,8 @@ def written(folder: str, name: str) -> Iterator[str]:
         KVideoError: the file cannot be written.
     """
     if not is_url(folder):
-        with atomic_path(os.path.join(folder, name)) as path:
-            yield str(path)
+        with atomic_path(os.path.join(folder, name)) as temporary:
+            yield str(temporary)
         return
     with tempfile.TemporaryDirectory(prefix="kvideo-shard-") as local:
         path = os.path.join(local, name)
