@@ -26,6 +26,8 @@ NO_TENSORFLOW = [
     "flow", "flow.colors", "flow.estimation", "flow.files", "flow.geometry",
     "flow_settings", "flow.movies", "flow.coding", "flow.cuts", "noise",
     "data.flow_cache", "data.clip_flow", "data.encoding", "data.threads",
+    "data.shards", "data.shards.layout", "data.shards.messages", "data.shards.reading",
+    "data.shards.checking",
     "weights.torch_reader", "weights.download", "weights.published", "weights.labels",
     "weights.families", "weights.guessing", "weights.mean_cube", "weights.resnet3d",
     "weights.torchvision", "weights.inception", "weights.c3d",

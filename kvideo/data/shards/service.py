@@ -163,6 +163,9 @@ class ServiceSource(ShardSource):
                 if not said:
                     self.say(_silence(self.service))
                     said = True
+        except KVideoError as error:
+            self.error = error
+            raise
         finally:
             waiting.stop()
 
