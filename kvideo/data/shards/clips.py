@@ -24,7 +24,9 @@ from kvideo.data.tracks import UNLABELLED
 from kvideo.data.transforms import augment_clip
 
 _BUFFER = 1 << 20  # bytes read at once
-_READS = 16  # records that are read at the same time
+# Records that are read at the same time. A worker of a data service that goes away takes what it has
+# begun with it, so it is to begin with fewer.
+_READS, _READS_UNORDERED = 16, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +221,10 @@ def read_records(rows: tf.data.Dataset, files: tuple[str, ...], ordered: bool) -
         return {**row, "record": record, "bad": found != row["fingerprint"]}
 
     dataset = rows.interleave(
-        read, cycle_length=_READS, num_parallel_calls=tf.data.AUTOTUNE, deterministic=ordered
+        read,
+        cycle_length=_READS if ordered else _READS_UNORDERED,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=ordered,
     )
     return dataset.map(check, num_parallel_calls=tf.data.AUTOTUNE, deterministic=ordered)
 
