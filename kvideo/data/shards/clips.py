@@ -24,8 +24,8 @@ from kvideo.data.tracks import UNLABELLED
 from kvideo.data.transforms import augment_clip
 
 _BUFFER = 1 << 20  # bytes read at once
-# Records that are read at the same time. A worker of a data service that goes away takes what it has
-# begun with it, so it is to begin with fewer.
+# Records that are read at the same time. A worker of a data service that goes away takes with it
+# what it has begun, so it is to begin with fewer.
 _READS, _READS_UNORDERED = 16, 4
 
 
