@@ -31,6 +31,7 @@ def fit(
     *,
     resume: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: bool = True,
     **settings: Any,
 ) -> FitResult:
@@ -40,8 +41,11 @@ def fit(
         data: a folder of class folders, an annotation file, or `"demo"`, `"demo-frames"`,
             `"demo-order"` or `"demo-dots"`.
         model: a registered model's name.
-        resume: a run's folder to go on with; then nothing else is given.
+        resume: a run's folder to go on with; then no settings are given.
         overwrite: replace the run in the folder `out`.
+        callbacks: Keras callbacks, such as those of MLflow or Weights & Biases. They see figures,
+            may stop the training, and may scale the learning rate; see
+            `kvideo.training.callbacks.CallbackDriver`.
         verbose: progress and remarks on standard error.
         **settings: any field of `kvideo.Experiment`, such as `epochs=10`.
 
@@ -58,7 +62,9 @@ def fit(
     if resume is not None:
         if data is not None or model is not None or settings:
             raise UsageError("resume takes all settings from the run; give no others.")
-        return run(Experiment.from_folder(resume), resume=True, quiet=not verbose)
+        return run(
+            Experiment.from_folder(resume), resume=True, quiet=not verbose, callbacks=callbacks
+        )
     if data is None:
         raise UsageError("name the data to train on, or a run to resume.")
     try:
@@ -68,7 +74,7 @@ def fit(
         unknown = sorted(set(settings) - known)
         what = f"there is no setting {unknown[0]!r}" if unknown else str(cause)
         raise UsageError(f"fit: {what}.") from cause
-    return run(experiment, overwrite=overwrite, quiet=not verbose)
+    return run(experiment, overwrite=overwrite, quiet=not verbose, callbacks=callbacks)
 
 
 def evaluate(

@@ -21,7 +21,7 @@ from typing import Any
 from kvideo.errors import KVideoError, UsageError, check_choice
 from kvideo.measuring import INFERENCE, PEAK, TRAINING, Request
 from kvideo.registry import MODELS, find
-from kvideo.saving import check_single, model_file, read_info
+from kvideo.saving import check_single, is_model_path, model_file, read_info
 from kvideo.text import plural
 
 PHASES = (INFERENCE, TRAINING)
@@ -117,7 +117,7 @@ class BenchmarkResult:
     @property
     def disturbed(self) -> bool:
         """Whether other programs were at work, which makes all figures too slow."""
-        return self.load is not None and self.load > _MUCH_LOAD * (os.cpu_count() or 1)
+        return much_load(self.load)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -192,7 +192,7 @@ def benchmark_model(
         "warmup": warmup,
         "threads": threads,
     }
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    load = load_before()
     found, rates = {}, []
     for phase in phases:
         found[phase] = _measure(Request(phase, **common), say)
@@ -218,6 +218,16 @@ def benchmark_model(
     )
 
 
+def load_before() -> float | None:
+    """Programs that wanted to run, on average over the last minute; None: nobody tells."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def much_load(load: float | None) -> bool:
+    """Whether so many programs disturb a measurement."""
+    return load is not None and load > _MUCH_LOAD * (os.cpu_count() or 1)
+
+
 def _what(
     model: str | os.PathLike[str],
     input_shape: Sequence[int] | None,
@@ -226,7 +236,7 @@ def _what(
 ) -> dict[str, Any]:
     """The part of a request that says which model."""
     name = os.fspath(model)
-    if name.endswith(".keras") or os.sep in name or os.path.exists(name):
+    if is_model_path(name):
         if input_shape is not None or options or num_classes is not None:
             raise UsageError(
                 f"{name} is a file, whose shape, classes and options are fixed; a model's name "

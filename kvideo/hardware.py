@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvideo.cluster.addresses import Addresses, check_port, find_addresses
 from kvideo.cluster.processes import Cluster, Workers
@@ -138,7 +142,8 @@ def join_cluster(addresses: Addresses) -> Cluster:
     import tensorflow as tf
 
     try:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        with _ending_by_signals():
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         if "program startup" not in str(error):
             raise
@@ -146,3 +151,18 @@ def join_cluster(addresses: Addresses) -> Cluster:
             "the workers must be joined before TensorFlow is used for anything else in the program."
         ) from error
     return Workers(strategy, addresses.index, len(addresses.hosts))
+
+
+@contextlib.contextmanager
+def _ending_by_signals() -> Iterator[None]:
+    """Within it Ctrl-C and SIGTERM end the process at once: TensorFlow waits without Python."""
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) not in (None, signal.SIG_IGN):
+                before[number] = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

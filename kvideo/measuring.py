@@ -193,6 +193,7 @@ def _training(model: keras.Model, request: Request) -> Callable[[], Any]:
     from kvideo.saving import ModelInfo
     from kvideo.training.assembly import make_optimizer
     from kvideo.training.experiment import Experiment
+    from kvideo.training.objective import Objective
     from kvideo.training.step import compile_step
 
     info = getattr(model, "kvideo_info", None)
@@ -205,7 +206,7 @@ def _training(model: keras.Model, request: Request) -> Callable[[], Any]:
         optimizer,
         choose_strategy("one"),
         batch_size=request.batch_size,
-        multi_label=multi_label,
+        objective=Objective(multi_label=multi_label),
     )
     clips = tf.constant(_clips(model, request.batch_size))
     # One for each clip, or for each of its frames.

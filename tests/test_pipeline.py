@@ -1,5 +1,6 @@
 """From records to batches: shapes, order, repetition, failures, views, timelines, memory."""
 
+import dataclasses
 import itertools
 import shutil
 import threading
@@ -15,12 +16,12 @@ from conftest import drifting, write_video
 from kvideo.clip_spec import ClipSpec, Views
 from kvideo.data.annotations import VideoRecord, VideoSet, read_data
 from kvideo.data.decode import open_video
+from kvideo.data.epochs import balanced_order, epoch_order
 from kvideo.data.loading import (
     GREY,
     ClipReader,
     Failures,
     TrainingClips,
-    epoch_order,
     iterate_views,
 )
 from kvideo.data.pipeline import batches, class_counts, clip_dataset, clip_reader
@@ -100,6 +101,81 @@ def test_the_shares_of_processes_and_devices_are_the_rows_of_the_batches(videos)
             np.concatenate([clips.numpy() for clips, _ in rows]), np.concatenate(whole)
         )
         np.testing.assert_array_equal(np.concatenate([one.numpy() for _, one in rows]), labels)
+
+
+def test_balanced_epochs_have_as_many_of_each_class() -> None:
+    labels = [(0,)] * 50 + [(1,)] * 7 + [(3,)] * 2 + [(1, 3)]
+    seen = np.zeros(60, int)
+    for epoch in range(12):
+        order = balanced_order(labels, 4, epoch)
+        assert len(order) == 60
+        counts = np.bincount(order, minlength=60)
+        seen += counts
+        assert counts[:50].sum() == 20 and counts[:50].max() == 1  # a large class: no one twice
+        assert counts[50:57].sum() + counts[57:59].sum() + counts[59] == 40
+        assert 2 <= counts[50:57].min() and counts[50:57].max() <= 3  # 20 draws of 8 records
+        assert counts[57:59].min() >= 6  # 20 draws of 3 records
+        np.testing.assert_array_equal(order, balanced_order(labels, 4, epoch))
+    assert (seen[:50] > 0).all() and seen[:50].max() <= 11
+    assert not np.array_equal(balanced_order(labels, 4, 0), balanced_order(labels, 4, 1))
+    assert not np.array_equal(balanced_order(labels, 4, 0), balanced_order(labels, 5, 0))
+    # More classes than places: as many of them as there is room for.
+    assert len(balanced_order([(0, 1, 2), (3, 4)], 0, 0)) == 2
+
+
+def test_balanced_batches_take_small_classes_again(videos) -> None:
+    few = [r for r in videos.records if r.labels == (1,)][:2]
+    uneven = dataclasses.replace(videos, records=(*videos.records[:6], *few))
+    clips = training_clips(uneven, sampling="balanced")
+    np.testing.assert_array_equal(np.bincount(labels_of(batches(clips, 4))), [4, 4])
+
+
+class CountedDecoder:
+    """`open_video`, and how many files it has opened."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+
+    def __call__(self, path: str, **options: Any) -> Any:
+        self.opened += 1
+        return open_video(path, **options)
+
+
+def test_several_clips_of_a_video_come_from_one_opening(videos) -> None:
+    decoder = CountedDecoder()
+    reader = ClipReader(SPEC, decoder)
+    clips = TrainingClips(videos, reader, Augmentation(), seed=2, repeats=3)
+    assert clips.num_clips == 36
+    several = list(clips.epoch(1))
+    assert decoder.opened == 12 and len(several) == 36
+    rows = [clip for clip, _, _ in several]
+    assert len(set(map(bytes, rows))) == 36  # all of them differ
+    order = clips.order(1)
+    assert [label for _, label, _ in several] == [
+        videos.records[index].labels[0] for index in order.repeat(3)
+    ]
+    # Each is what the video gives for its own place, wherever reading begins.
+    for place in (0, 4, 35):
+        rng = np.random.default_rng([2, 1, place, 0])
+        record = videos.records[order[place // 3]]
+        np.testing.assert_array_equal(
+            rows[place], reader.training_clip(record, Augmentation(), rng)
+        )
+    resumed = [clip for clip, _, _ in clips.epoch(1, range(7, 20))]
+    np.testing.assert_array_equal(resumed, rows[7:20])
+    filled = labels_of(batches(clips, 16, fill=True))
+    assert len(filled) == 48 and (filled[36:] == -1).all() and (filled[:36] >= 0).all()
+
+
+def test_a_video_that_fails_is_replaced_in_all_of_its_clips(videos, tmp_path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"nothing")
+    records = (VideoRecord(str(broken), (0,)), *videos.records[:3])
+    clips = training_clips(dataclasses.replace(videos, records=records), repeats=2)
+    several = list(clips.epoch(0))
+    assert len(several) == 8 and len(clips.failures) == 1
+    for first, second in zip(several[::2], several[1::2], strict=True):
+        assert first[1] == second[1] and not np.array_equal(first[0], second[0])
 
 
 def test_labels_belong_to_their_clips(videos) -> None:

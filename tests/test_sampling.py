@@ -15,6 +15,7 @@ from kvideo.data.sampling import (
     clip_times,
     even_clip_times,
     num_views,
+    parse_rand_augment,
     random_clip_times,
     random_window,
     view_windows,
@@ -344,3 +345,129 @@ def test_one_draw_for_all_frames() -> None:
         np.testing.assert_array_equal(changed, again)
         results.add(changed.tobytes())
     assert len(results) == 10
+
+
+# -- RandAugment and random erasing ----------------------------------------------------------------
+
+
+def test_operations_of_randaugment_are_those_of_their_names() -> None:
+    import tensorflow as tf
+
+    from kvideo.data.loading import GREY
+    from kvideo.data.rand_augment import _operations
+
+    blocks = rng(3).integers(60, 200, (8, 8, 3), np.uint8).repeat(4, 0).repeat(4, 1)
+    clip = np.repeat(blocks[np.newaxis], 4, axis=0)
+    plain = clip.astype(np.float32)
+
+    def changed(name: str, level: float, sign: float = 1.0) -> np.ndarray:
+        operation = _operations()[name]
+        found = operation(tf.constant(plain), level, tf.constant(sign)).numpy()
+        assert found.shape == clip.shape, name
+        assert (found == found[:1]).all(), name  # all frames alike
+        return found
+
+    assert len(_operations()) == 14
+    for name in ("rotate", "contrast", "color", "sharpness", "shear_x", "translate_y", "identity"):
+        np.testing.assert_allclose(changed(name, 0.0), plain, atol=1e-2, err_msg=name)
+    np.testing.assert_array_equal(changed("solarize", 1.0), 255 - plain)
+    np.testing.assert_array_equal(changed("posterize", 1.0), clip // 16 * 16)
+    np.testing.assert_allclose(changed("brightness", 0.5, -1.0), np.maximum(plain - 51, 0))
+    mean = plain.mean((0, 1, 2))
+    np.testing.assert_allclose(
+        changed("contrast", 0.5), np.clip(mean + 1.45 * (plain - mean), 0, 255), atol=1e-2
+    )
+    grey = (plain @ np.array([0.2989, 0.587, 0.114], np.float32))[..., np.newaxis]
+    np.testing.assert_allclose(changed("color", 1.0, -1.0), plain + 0.9 * (grey - plain), atol=0.1)
+    stretched = changed("auto_contrast", 0.5)
+    assert (stretched.min((0, 1, 2)) < 1e-3).all() and (stretched.max((0, 1, 2)) > 254.99).all()
+    spread = changed("equalize", 0.5)
+    assert spread.min() == 0 and spread.max() == 255
+    order = np.argsort(plain[0, ..., 0].ravel(), kind="stable")
+    assert (np.diff(spread[0, ..., 0].ravel()[order]) >= 0).all()
+    moved = changed("translate_x", 1 / 0.45 / 4)  # a quarter of the side
+    np.testing.assert_allclose(moved[:, :, 8:], plain[:, :, :-8], atol=1e-2)
+    assert (moved[:, :, :8] == GREY).all()
+    sheared = changed("shear_y", 1.0)
+    np.testing.assert_allclose(sheared[:, :-9, 20], plain[:, 6:-3, 20], atol=1e-2)  # 20 · 0.3
+    turned = changed("rotate", 3.0)  # 90 degrees
+    assert min(np.abs(turned - np.rot90(plain, k, (1, 2))).max() for k in (1, 3)) < 1e-2
+    assert (changed("rotate", 1.0)[:, 0, 0] == GREY).all()
+
+
+def test_randaugment_is_one_draw_that_the_seed_determines() -> None:
+    import tensorflow as tf
+
+    from kvideo.data.transforms import augment_clip
+
+    still = np.repeat(rng(2).integers(0, 256, (1, 16, 16, 3), np.uint8), 4, axis=0)
+    augmentation = Augmentation(
+        flip=False, brightness=0, contrast=0, saturation=0, num_ops=2, magnitude=9
+    )
+    seeds = tf.data.Dataset.range(60).map(lambda n: tf.stack([tf.cast(n, tf.int32), 7]))
+    clips = [
+        np.stack(list(seeds.map(change, calls, deterministic=True).as_numpy_iterator()))
+        for calls in (1, 4)
+        for change in [lambda seed: augment_clip(tf.constant(still), seed, augmentation)]
+    ]
+    np.testing.assert_array_equal(clips[0], clips[1])
+    assert clips[0].dtype == np.uint8 and (clips[0] == clips[0][:, :1]).all()
+    assert len({clip.tobytes() for clip in clips[0]}) > 40
+    alone = augment_clip(tf.constant(still), tf.constant([33, 7]), augmentation)
+    np.testing.assert_array_equal(alone, clips[0][33])
+
+
+def test_erased_boxes_are_the_papers_and_stand_still() -> None:
+    import tensorflow as tf
+
+    from kvideo.data.transforms import erase_box
+
+    clip = tf.constant(np.repeat(rng(2).integers(0, 256, (1, 40, 60, 3), np.uint8), 3, axis=0))
+    erase = tf.function(lambda seed: erase_box(clip, seed, 0.5))
+    erased = 0
+    for number in range(200):
+        found = erase(tf.constant([number, 1])).numpy()
+        assert found.dtype == np.uint8 and (found == found[:1]).all()
+        different = (found[0] != clip.numpy()[0]).any(-1)
+        if not different.any():
+            continue
+        erased += 1
+        rows, columns = np.flatnonzero(different.any(1)), np.flatnonzero(different.any(0))
+        height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+        assert different[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].mean() > 0.9
+        assert 0.015 < height * width / 2400 < 0.42
+        assert height / width < 3.6 and width / height < 3.6
+    assert 75 < erased < 125
+    everywhere = {erase_box(clip, (n, 2), 1.0).numpy().tobytes() for n in range(8)}
+    assert len(everywhere) == 8
+
+
+def test_there_is_no_flow_in_an_erased_box() -> None:
+    import tensorflow as tf
+
+    from kvideo.data.transforms import erase_box
+
+    clip = rng(4).normal(1.0, 0.1, (3, 20, 20, 5)).astype(np.float32)
+    found = erase_box(tf.constant(clip), (5, 5), 1.0, "rgb+flow").numpy()
+    different = (found != clip).any(-1)
+    assert different.any() and (found[different][:, 3:] == 0).all()
+    assert found[different][:, :3].max() > 200
+    only = erase_box(tf.constant(clip[..., 3:]), (5, 5), 1.0, "flow").numpy()
+    np.testing.assert_array_equal(only, found[..., 3:])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Augmentation(num_ops=11), "0 to 10 operations, not 11"),
+        (lambda: Augmentation(magnitude=10.5), "magnitude must be 0 to 10, not 10.5"),
+        (lambda: Augmentation(erase=1.5), "random_erasing must be 0 to 1"),
+        (lambda: parse_rand_augment("9"), "NUMBERxMAGNITUDE, such as 2x9.*not '9'"),
+        (lambda: parse_rand_augment("twoxnine"), "NUMBERxMAGNITUDE"),
+        (lambda: Augmentation(num_ops=1).check("rgb+flow"), "clips of rgb.flow have optical flow"),
+    ],
+)
+def test_impossible_augmentations(make, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make()
+    assert parse_rand_augment("2x9") == (2, 9.0) and parse_rand_augment("1X4.5") == (1, 4.5)

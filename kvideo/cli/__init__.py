@@ -25,7 +25,7 @@ COMMANDS = {
     "export": "Write a model for other programs: SavedModel, ONNX, LiteRT.",
     "convert": "Make a model file of published weights.",
     "models": "List the models that can be trained.",
-    "benchmark": "Measure what a model costs on this machine.",
+    "benchmark": "Measure what a model costs, or the loading of videos.",
     "flow": "Compute the optical flow of videos, and keep it.",
     "check": "Find the files of a data set that cannot be used.",
     "shard": "Store videos as JPEG frames in TFRecord files, which are quick to read.",

@@ -57,7 +57,17 @@ _TRAINING = (
     click.option("--weight-decay", type=float, help="Decoupled; not on norms and biases."),
     click.option("--warmup-epochs", type=float, help="[default: 1]"),
     click.option("--label-smoothing", type=float, help="[default: 0]"),
+    click.option("--focal-gamma", type=float, help="Focal loss with this γ.  [default: 0, none]"),
     click.option("--class-weights", help='"none" or "balanced".  [default: none]'),
+    click.option("--sampling", help='"random" or "balanced" (by class).  [default: random]'),
+    click.option("--repeats", type=int, help="Clips of a video in the same step.  [default: 1]"),
+    click.option("--distill", metavar="FILE", help="Learn from this model's answers, too."),
+    click.option(
+        "--distill-temperature", type=float, metavar="T", help="Softens answers.  [default: 4]"
+    ),
+    click.option(
+        "--distill-weight", type=float, metavar="SHARE", help="Teacher's part.  [default: 0.9]"
+    ),
     click.option("--clip-norm", type=float, help="Largest norm of the gradient."),
     click.option(
         "--early-stopping", type=int, metavar="EPOCHS", help="Stop when validation gets no better."
@@ -66,6 +76,19 @@ _TRAINING = (
     click.option("--min-area", type=float, help="Smallest share that a random crop takes."),
     click.option("--flip", help='Mirror clips: "auto", "on" or "off".  [default: auto]'),
     click.option("--jitter", type=float, help="Strength of colour changes.  [default: 0.2]"),
+    click.option(
+        "--rand-augment",
+        metavar="NxM",
+        help="RandAugment: N operations of magnitude M of 10, such as 2x9.  [default: none]",
+    ),
+    click.option(
+        "--random-erasing", type=float, metavar="SHARE", help="Erase boxes of so many clips."
+    ),
+    click.option("--mixup", type=float, metavar="ALPHA", help="Mix pairs of clips, such as 0.2."),
+    click.option("--cutmix", type=float, metavar="ALPHA", help="Cut boxes into clips, such as 1."),
+    click.option(
+        "--mix-probability", type=float, metavar="SHARE", help="Of batches mixed.  [default: 1]"
+    ),
     click.option("--precision", help="auto, float32 or bfloat16.  [default: auto]"),
     click.option("--remat", is_flag=True, default=None, help="Half the memory, a third more time."),
     click.option(
@@ -90,6 +113,11 @@ _TRAINING = (
         "--data-service",
         metavar="grpc://HOST:PORT",
         help="Let the workers of `kvideo serve-data` read shards.",
+    ),
+    click.option(
+        "--tensorboard",
+        help='What to write for TensorBoard: "all" (figures, sample clips, confusion matrices), '
+        '"scalars" or "none".  [default: all]',
     ),
 )
 

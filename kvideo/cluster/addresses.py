@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from kvideo.errors import KVideoError, UsageError
 
 TASKS = ("chief", "worker")
+_MANY = 4096  # tasks of a node at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,9 +93,10 @@ def _of_slurm() -> Addresses:
     import tensorflow as tf
 
     try:
-        # GPUs are SLURM's matter: the strategy takes those that the process sees.
+        # GPUs are SLURM's matter: the strategy takes those that the process sees. The numbers keep
+        # the resolver from asking for them.
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-            gpus_per_node=0, gpus_per_task=0, auto_set_gpu=False
+            gpus_per_node=_MANY, gpus_per_task=1, auto_set_gpu=False
         )
         hosts = tuple(resolver.cluster_spec().as_dict()["worker"])
     except (KeyError, ValueError, RuntimeError, OSError) as cause:

@@ -123,11 +123,13 @@ class Launcher:
     def _wait(self) -> None:
         """Until all have ended; after a failure the others have a while to do so by themselves."""
         deadline = None
-        while any(process.poll() is None for process in self._processes):
-            ended = [process.returncode for process in self._processes if process.returncode]
-            if deadline is None and ended:
+        while True:
+            statuses = [process.poll() for process in self._processes]
+            if deadline is None and any(statuses):
                 deadline = time.monotonic() + _GRACE
-                self._killed = any(status not in _FINAL for status in ended)
+                self._killed = any(status not in (None, 0, *_FINAL) for status in statuses)
+            if None not in statuses:
+                return
             if deadline is not None and time.monotonic() > deadline:
                 self._end(signal.SIGTERM)
             time.sleep(_POLL)

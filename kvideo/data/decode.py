@@ -126,15 +126,13 @@ class VideoReader:
     def __init__(
         self, path: str, opener: Callable[[str], BinaryIO] | None = None, threads: int = 1
     ) -> None:
-        from kvideo.data.frames import FrameSource
-
         self._path, self._opener = path, opener
         self._file: BinaryIO | None = None
         self._source: FrameSource | None = None
         self._cut_off = ""
         try:
             with self._as_decode_errors():
-                self._source = FrameSource(self._open_stream, threads)
+                self._source = self._new_source(threads)
                 if self._source.first is None:
                     raise self._no_frames(self._source.error)
                 self.info, self._maker = self._describe(self._source)
@@ -253,6 +251,11 @@ class VideoReader:
                 f"got {crop}"
             )
         return top, left, rows, columns
+
+    def _new_source(self, threads: int) -> FrameSource:
+        from kvideo.data.frames import FrameSource
+
+        return FrameSource(self._open_stream, threads)
 
     def _open_source(self) -> FrameSource:
         if self._source is None:

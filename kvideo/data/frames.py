@@ -94,6 +94,9 @@ class FrameSource:
             for other in self.container.streams:
                 if other.index != self.stream.index:
                     other.discard = Discard.all
+        return self._new_run()
+
+    def _new_run(self) -> Run:
         return Run(self.container, self.stream, self.jump)
 
     def close(self) -> None:
@@ -286,7 +289,7 @@ class FrameSource:
                 self.container.seek(target, stream=self.stream)
             except FFmpegError:
                 return None
-            run = Run(self.container, self.stream, self.jump)
+            run = self._new_run()
             packet = run.start_at_keyframe()
             if packet is not None and packet.pts <= limit:
                 break
@@ -322,7 +325,7 @@ class FrameSource:
             pts, dts, _ = self._start or (None, None, None)
             stamp = min((s for s in (pts, dts) if s is not None), default=0)
             self.container.seek(stamp, stream=self.stream)
-            run = Run(self.container, self.stream, self.jump)
+            run = self._new_run()
             if run.pull() and run.first_packet == self._start:
                 return run
         self.container.close()

@@ -71,6 +71,7 @@ class Folders:
     def __init__(self, listdir: ListDir | None = None) -> None:
         self._listdir = listdir
         self._seen: dict[str, tuple[list[str], list[str]]] = {}
+        self._files: dict[str, frozenset[str]] = {}
 
     def entries(self, folder: str) -> tuple[list[str], list[str]]:
         """Names of the files and of the folders in a folder, sorted; both empty if it is missing.
@@ -87,7 +88,9 @@ class Folders:
         if is_url(path):
             return True
         folder, name = os.path.split(path)
-        return name in self.entries(folder)[0]
+        if folder not in self._files:
+            self._files[folder] = frozenset(self.entries(folder)[0])
+        return name in self._files[folder]
 
     def walk(self, folder: str) -> Iterator[tuple[str, list[str]]]:
         """Folders at any depth with their files, sorted; hidden and system folders left out.

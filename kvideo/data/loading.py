@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +18,8 @@ import numpy as np
 from kvideo.clip_spec import ClipSpec, Views
 from kvideo.data.annotations import VideoRecord, VideoSet
 from kvideo.data.clip_flow import ClipFlow
+from kvideo.data.decode import Pictures
+from kvideo.data.epochs import balanced_order, epoch_order
 from kvideo.data.sampling import (
     Augmentation,
     Window,
@@ -123,17 +126,46 @@ class ClipReader:
         Raises:
             DecodeError: the video gives no frames there, or its labels do not fit it.
         """
+        return self.labelled_training_clips(record, augmentation, [rng])[0]
+
+    def labelled_training_clips(
+        self, record: VideoRecord, augmentation: Augmentation, rngs: Sequence[np.random.Generator]
+    ) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """Several random clips of a video, in one pass over the file where the decoder can do that.
+
+        Args:
+            record: the video.
+            augmentation: which part of the picture a clip takes.
+            rngs: one for each clip.
+
+        Returns:
+            For each what `labelled_training_clip` gives.
+
+        Raises:
+            DecodeError: the video gives no frames there, or its labels do not fit it.
+        """
         with self._open(record) as reader:
             span = self._span(record, reader.info.duration)
-            times = self._times(random_clip_times(span, self.spec, rng), span)
-            labels = None
-            if (track := self.track(record, reader)) is not None:
-                labels = track.at(times)
-                labels[is_padding(times[0], span[1], self.spec)] = UNLABELLED
+            track = self.track(record, reader)
             picture = reader.info.height, reader.info.width
-            window = random_window(picture, self.spec, augmentation, rng)
-            frames = self._read(reader, record, times, span[1], window.size, window.crop)
-        return self._placed(frames, window), labels
+            labels: list[np.ndarray | None] = []
+            wanted: list[np.ndarray] = []
+            windows: list[Window] = []
+            for rng in rngs:
+                times = self._times(random_clip_times(span, self.spec, rng), span)
+                wanted.append(times)
+                windows.append(random_window(picture, self.spec, augmentation, rng))
+                labels.append(None if track is None else self._labels_at(times, track, span))
+            clips = self._read_several(reader, record, wanted, windows, span[1])
+        placed = [self._placed(*pair) for pair in zip(clips, windows, strict=True)]
+        return list(zip(placed, labels, strict=True))
+
+    def _labels_at(
+        self, times: np.ndarray, track: LabelTrack, span: tuple[float, float]
+    ) -> np.ndarray:
+        labels = track.at(times)
+        labels[is_padding(times[0], span[1], self.spec)] = UNLABELLED
+        return labels
 
     def track(self, record: VideoRecord, video: Any) -> LabelTrack | None:
         """The record's labels over time, fitted to its open file; None if it has none.
@@ -178,7 +210,7 @@ class ClipReader:
             picture = reader.info.height, reader.info.width
             windows = view_windows(picture, self.spec, views.num_crops)
             only = windows[0].crop if len(windows) == 1 else None
-            clips = self._read(reader, record, times, span[1], windows[0].size, only)
+            clips = self._read(reader, record, times, windows[0].size, only, span[1])
         ends = np.clip(times[:, 0] + self.spec.span, None, max(span[1], times[0, 0]))
         parts = np.stack([times[:, 0], ends], axis=1).repeat(len(windows), axis=0)
         if only is not None:
@@ -234,7 +266,7 @@ class ClipReader:
             for block in np.array_split(starts, range(block_size, len(starts), block_size)):
                 times = self._times(clip_times(block, end, self.spec), span)
                 frames = self._read(
-                    reader, record, times, end, window.size, window.crop, cover=True
+                    reader, record, times, window.size, window.crop, end, cover=True
                 )
                 yield self._placed(frames, window)
 
@@ -271,9 +303,9 @@ class ClipReader:
         video: Any,
         record: VideoRecord,
         times: np.ndarray,
-        end: float,
         size: tuple[int, int],
         crop: tuple[int, int, int, int] | None,
+        end: float,
         cover: bool = False,
     ) -> np.ndarray:
         """The clips (..., h, w, C) at times (...) of an open video."""
@@ -282,6 +314,20 @@ class ClipReader:
             return frames.reshape(*times.shape, *frames.shape[1:])
         flow = dataclasses.replace(self.flow, cover=True) if cover else self.flow
         return flow.read(video, record.path, times, end, size, crop or (0, 0, *size))
+
+    def _read_several(
+        self,
+        video: Any,
+        record: VideoRecord,
+        times: Sequence[np.ndarray],
+        windows: Sequence[Window],
+        end: float,
+    ) -> list[np.ndarray]:
+        """Clips at times (T,) each, in one pass where they are pictures and the decoder can."""
+        pairs = list(zip(times, windows, strict=True))
+        if len(pairs) > 1 and self.flow is None and hasattr(video, "read_all"):
+            return video.read_all([Pictures(when, w.size, w.crop) for when, w in pairs])
+        return [self._read(video, record, when, w.size, w.crop, end) for when, w in pairs]
 
     def _open(self, record: VideoRecord) -> Any:
         opener = self.opener if "://" in record.path else None
@@ -314,17 +360,24 @@ def _cut(frames: np.ndarray, crop: tuple[int, int, int, int]) -> np.ndarray:
     return frames[..., top : top + height, left : left + width, :]
 
 
-def epoch_order(num_records: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of the records in an epoch: a permutation that the two numbers determine."""
-    return np.random.default_rng([seed, epoch]).permutation(num_records)
-
-
 @dataclasses.dataclass
 class TrainingClips:
     """The random clips of an epoch, each determined by (seed, epoch, place in the epoch).
 
     A video that fails is replaced by another, drawn from the same numbers, and noted in
     `failures`; with `strict` it ends the iteration instead.
+
+    Args:
+        videos: all with labels.
+        reader: of their clips.
+        augmentation: random changes.
+        seed: determines all that is random.
+        workers: decoding threads.
+        strict: see above.
+        failures: receives the videos that cannot be read.
+        error: what ended the last iteration early.
+        repeats: clips of each video in an epoch, one after the other, from one decoding.
+        sampling: `"random"`: every video; `"balanced"`: see `kvideo.data.epochs.balanced_order`.
     """
 
     videos: VideoSet
@@ -334,7 +387,9 @@ class TrainingClips:
     workers: int = 2
     strict: bool = False
     failures: Failures = dataclasses.field(default_factory=Failures)
-    error: Exception | None = None  # what ended the last iteration early
+    error: Exception | None = None
+    repeats: int = 1
+    sampling: str = "random"
 
     @property
     def element(self) -> tuple[tuple[int, ...], str]:
@@ -346,11 +401,23 @@ class TrainingClips:
         """What the elements show, so that they can be augmented; None: they are no pictures."""
         return self.reader.spec.modality
 
+    @property
+    def num_clips(self) -> int:
+        """Clips in an epoch."""
+        return len(self.videos.records) * self.repeats
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The numbers of an epoch's records, in its order."""
+        if self.sampling == "balanced":
+            labels = [record.labels for record in self.videos.records]
+            return balanced_order(labels, self.seed, epoch)
+        return epoch_order(len(self.videos.records), self.seed, epoch)
+
     def read(
-        self, record: VideoRecord, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """A random clip of a video; see `ClipReader.labelled_training_clip`."""
-        return self.reader.labelled_training_clip(record, self.augmentation, rng)
+        self, record: VideoRecord, rngs: Sequence[np.random.Generator]
+    ) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """Random clips of a video; see `ClipReader.labelled_training_clips`."""
+        return self.reader.labelled_training_clips(record, self.augmentation, rngs)
 
     def epoch(
         self, epoch: int, places: Iterable[int] | None = None
@@ -365,16 +432,18 @@ class TrainingClips:
             places: which clips; by default each once. Places behind the last begin again with the
                 first, as clips that fill up a batch and do not count: their labels are -1.
         """
-        order = epoch_order(len(self.videos.records), self.seed, epoch)
-        places = range(len(order)) if places is None else places
+        order = self.order(epoch)
+        places = range(self.num_clips) if places is None else places
+        groups = (list(g) for _, g in itertools.groupby(places, lambda p: p // self.repeats))
         shape, dtype = self.element
-        clip_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        ahead = max(self.workers, min(4 * self.workers, _MAX_AHEAD_BYTES // clip_bytes))
+        bytes_at_once = int(np.prod(shape)) * np.dtype(dtype).itemsize * self.repeats
+        ahead = max(self.workers, min(4 * self.workers, _MAX_AHEAD_BYTES // bytes_at_once))
         results = ordered_map(
-            lambda place: self._load(epoch, place, order), places, self.workers, ahead
+            lambda places: self._load(epoch, places, order), groups, self.workers, ahead
         )
         try:
-            yield from results
+            for clips in results:
+                yield from clips
         except Exception as error:
             self.error = error
             raise
@@ -382,25 +451,30 @@ class TrainingClips:
             results.close()
 
     def _load(
-        self, epoch: int, place: int, order: np.ndarray
-    ) -> tuple[np.ndarray, int | np.ndarray, np.ndarray]:
-        index = int(order[place % len(order)])
-        spare = np.random.default_rng([self.seed, epoch, place, 1])
+        self, epoch: int, places: Sequence[int], order: np.ndarray
+    ) -> list[tuple[np.ndarray, int | np.ndarray, np.ndarray]]:
+        """The clips at some places, all of one video."""
+        slot = places[0] // self.repeats
+        index = int(order[slot % len(order)])
+        spare = np.random.default_rng([self.seed, epoch, slot * self.repeats, 1])
         for _ in range(_MAX_REPLACEMENTS):
             record = self.videos.records[index]
-            rng = np.random.default_rng([self.seed, epoch, place, 0])
+            rngs = [np.random.default_rng([self.seed, epoch, place, 0]) for place in places]
             try:
-                clip, labels = self.read(record, rng)
+                clips = self.read(record, rngs)
             except DecodeError as error:
                 self.failures.add(error)
                 if self.strict:
                     raise
                 index = int(spare.integers(len(self.videos.records)))
                 continue
-            label = self._label(record) if labels is None else labels
-            if place >= len(order):
-                label = np.full_like(label, UNLABELLED)
-            return clip, label, rng.integers(0, 2**31 - 1, 2, dtype=np.int32)
+            loaded = []
+            for (clip, labels), rng in zip(clips, rngs, strict=True):
+                label = self._label(record) if labels is None else labels
+                if slot >= len(order):
+                    label = np.full_like(label, UNLABELLED)
+                loaded.append((clip, label, rng.integers(0, 2**31 - 1, 2, dtype=np.int32)))
+            return loaded
         last = str(self.failures.errors()[-1]).removesuffix(".")
         raise DataError(
             f"no video could be read in {_MAX_REPLACEMENTS} attempts in a row; the last "

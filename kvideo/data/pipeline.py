@@ -76,11 +76,11 @@ def batches(
             stays short.
         share: which part of each batch, and in how many pieces. Of several, it needs `fill`.
     """
-    spec, num_records = clips.reader.spec, len(clips.videos.records)
-    num_batches = math.ceil(num_records / batch_size)
+    spec, num_clips = clips.reader.spec, clips.num_clips
+    num_batches = math.ceil(num_clips / batch_size)
     places = list(share.places(batch_size, first_batch, num_batches))
     if not fill:
-        places = [place for place in places if place < num_records]
+        places = [place for place in places if place < num_clips]
     label_spec = _label_spec(clips.videos, spec)
     shape, dtype = clips.element
 
@@ -168,7 +168,7 @@ class VideoSource:
     @property
     def num_clips(self) -> int:
         """Clips in an epoch."""
-        return len(self.clips.videos.records)
+        return self.clips.num_clips
 
     def batches(
         self, batch_size: int, *, epoch: int, first_batch: int = 0, share: Share = WHOLE

@@ -37,6 +37,11 @@ class Augmentation:
         brightness: largest change, as a share of 255.
         contrast: largest relative change.
         saturation: largest relative change.
+        num_ops: operations of RandAugment on each clip; 0: none. See
+            `kvideo.data.rand_augment.rand_augment`. For pictures only.
+        magnitude: their strength, 0 to 10.
+        erase: probability that a box of the clip, the same in all frames, is erased. See
+            `kvideo.data.transforms.erase_box`.
 
     Raises:
         UsageError: a value is out of its range.
@@ -49,6 +54,9 @@ class Augmentation:
     brightness: float = 0.2
     contrast: float = 0.2
     saturation: float = 0.2
+    num_ops: int = 0
+    magnitude: float = 9.0
+    erase: float = 0.0
 
     def __post_init__(self) -> None:
         if self.crop not in CROPS:
@@ -62,6 +70,40 @@ class Augmentation:
                 raise UsageError(
                     f"{name} must be at least 0 and below 1, not {getattr(self, name)}."
                 )
+        if not 0 <= self.num_ops <= 10:
+            raise UsageError(f"RandAugment takes 0 to 10 operations, not {self.num_ops}.")
+        if not 0 <= self.magnitude <= 10:
+            raise UsageError(f"RandAugment's magnitude must be 0 to 10, not {self.magnitude:g}.")
+        if not 0 <= self.erase <= 1:
+            raise UsageError(f"random_erasing must be 0 to 1, not {self.erase}.")
+
+    def check(self, modality: str) -> None:
+        """Whether clips of that modality can be changed so.
+
+        Raises:
+            UsageError: they cannot.
+        """
+        if self.num_ops and modality != "rgb":
+            raise UsageError(
+                f"RandAugment changes pictures; clips of {modality} have optical flow, which would "
+                "not follow."
+            )
+
+
+def parse_rand_augment(text: str) -> tuple[int, float]:
+    """`"2x9"` as a number of operations and their magnitude.
+
+    Raises:
+        UsageError: it is not of that form.
+    """
+    count, _, strength = text.lower().partition("x")
+    try:
+        return int(count), float(strength)
+    except ValueError:
+        raise UsageError(
+            f"rand_augment is NUMBERxMAGNITUDE, such as 2x9 (2 operations of magnitude 9 of 10), "
+            f"not {text!r}."
+        ) from None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from kvideo.data.records import VideoSet
@@ -43,34 +45,47 @@ def split_validation(videos: VideoSet, fraction: float, seed: int = 0) -> tuple[
     # Unlabelled records count as a class of their own, the last.
     classes = len(videos.class_names) + 1
     labels = [record.labels or (classes - 1,) for record in videos.records]
-    tallies = [_tally(indices, labels) for indices in members]
-    total, num_groups = np.zeros(classes, int), np.zeros(classes, int)
-    for used, count in tallies:
-        total[used] += count
-        num_groups[used] += 1
+    # Plain numbers: most groups have one class, and there may be 100,000 of them.
+    tallies = [Counter(label for i in indices for label in labels[i]) for indices in members]
+    total, num_groups = [0] * classes, [0] * classes
+    for tally in tallies:
+        for label, count in tally.items():
+            total[label] += count
+            num_groups[label] += 1
     # No class is too small to be watched, as long as something is left to train on.
-    target = np.where(num_groups > 1, np.maximum(total * fraction, 1.0), 0.0)
+    target = [
+        max(number * fraction, 1.0) if groups_of > 1 else 0.0
+        for number, groups_of in zip(total, num_groups, strict=True)
+    ]
 
-    taken = np.zeros(classes, int)
+    taken = [0] * classes
     chosen: set[int] = set()
-    order = np.random.default_rng(seed).permutation(len(members))
+    order = np.random.default_rng(seed).permutation(len(members)).tolist()
 
-    def leaves_some(used: np.ndarray, count: np.ndarray) -> bool:
-        return bool(np.all(taken[used] + count < total[used]))
+    def leaves_some(tally: Counter[int]) -> bool:
+        return all(taken[label] + count < total[label] for label, count in tally.items())
+
+    def take(position: int) -> None:
+        for label, count in tallies[position].items():
+            taken[label] += count
+        chosen.update(members[position])
+
+    def change(label: int, count: int) -> float:
+        """How much farther from its target a class is with `count` more, squared."""
+        before = taken[label] - target[label]
+        after = before + count
+        return (after * after - before * before) / max(target[label], 1.0)
 
     for position in order:
-        used, count = tallies[position]
-        before = taken[used] - target[used]
-        change = ((before + count) ** 2 - before**2) / np.maximum(target[used], 1.0)
-        if change.sum() < 0 and leaves_some(used, count):
-            taken[used] += count
-            chosen.update(members[position])
+        tally = tallies[position]
+        if sum(change(*each) for each in sorted(tally.items())) < 0 and leaves_some(tally):
+            take(position)
     # Classes whose every group is larger than their share: the smallest one that can be spared.
-    for position in sorted(order, key=lambda i: tallies[i][1].sum()):
-        used, count = tallies[position]
-        if np.any((taken[used] == 0) & (target[used] > 0)) and leaves_some(used, count):
-            taken[used] += count
-            chosen.update(members[position])
+    lacking = {label for label in range(classes) if taken[label] == 0 and target[label] > 0}
+    for position in sorted(order, key=lambda i: tallies[i].total()) if lacking else ():
+        tally = tallies[position]
+        if any(taken[label] == 0 for label in lacking & tally.keys()) and leaves_some(tally):
+            take(position)
     if not chosen:
         raise DataError(
             f"no validation part can be set aside from {videos.source or 'these videos'}: every "
@@ -78,11 +93,6 @@ def split_validation(videos: VideoSet, fraction: float, seed: int = 0) -> tuple[
         )
     train = videos.select(i for i in range(len(videos)) if i not in chosen)
     return train, videos.select(sorted(chosen))
-
-
-def _tally(indices: list[int], labels: list[tuple[int, ...]]) -> tuple[np.ndarray, np.ndarray]:
-    """Classes in a group, and how many records it has of each."""
-    return np.unique([label for i in indices for label in labels[i]], return_counts=True)
 
 
 def _merge_shared_files(videos: VideoSet, members: list[list[int]]) -> list[list[int]]:

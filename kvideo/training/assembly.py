@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,12 @@ from kvideo.registry import MODELS, Entry, find
 from kvideo.saving import BuilderInfo, ModelInfo, load_model, model_info
 from kvideo.segmentation.scoring import is_per_frame
 from kvideo.text import plural
+from kvideo.training.distillation import load_teacher
 from kvideo.training.experiment import Experiment, experiment_clip
 from kvideo.training.frozen import FrozenClips, FrozenFrames, FrozenParts
 from kvideo.training.loop import Loop, LoopOptions
 from kvideo.training.losses import balanced_class_weights
+from kvideo.training.objective import Objective
 from kvideo.training.transfer import copy_weights, freeze_up_to, replace_head
 from kvideo.training.validation import Validation
 from kvideo.training.videos import mirror_clips
@@ -51,6 +53,7 @@ def assemble(
     say: Callable[[str], None],
     quiet: bool,
     cluster: Cluster | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> Iterator[Loop]:
     """The loop of an experiment, ready to run; restores Keras's global settings afterwards.
 
@@ -80,12 +83,19 @@ def assemble(
         if experiment.freeze:
             say(f"{freeze_up_to(model, experiment.freeze)} layers are frozen.")
         optimizer = make_optimizer(experiment, model)
+        objective = _objective(experiment, info, is_per_frame(model), say)
+    _check_data_settings(experiment, videos, info.clip_spec)
     reader = clip_reader(info.clip_spec, experiment.decoder, keep_flow=True)
     workers = experiment.workers or default_workers()
     mirror = mirror_clips(experiment, videos)
     failures = Failures()
     common = (videos, reader, experiment.augmentation(mirror), experiment.seed, workers)
-    options: dict[str, Any] = {"strict": experiment.strict, "failures": failures}
+    options: dict[str, Any] = {
+        "strict": experiment.strict,
+        "failures": failures,
+        "repeats": experiment.repeats,
+        "sampling": experiment.sampling,
+    }
     clips, head, extract = TrainingClips(*common, **options), None, {}
     if experiment.model_options.get("frozen_backbone"):
         parts = FrozenParts.of(model)
@@ -127,11 +137,11 @@ def assemble(
             "Optical flow is computed in the first epoch, once for each video, and kept in "
             f"{reader.flow.cache.folder}."
         )
-    weights = None
     if experiment.class_weights == "balanced":
         over_time = videos.per_frame
         counts = class_shares(videos, reader, workers) if over_time else class_counts(videos)
         weights = balanced_class_weights(counts)
+        objective = dataclasses.replace(objective, class_weights=weights)
     yield Loop(
         model,
         info,
@@ -141,12 +151,13 @@ def assemble(
         loop_options(experiment),
         folder,
         validate=validate,
-        class_weights=weights,
+        objective=objective,
         fingerprint=fingerprint(videos),
         say=say,
         quiet=quiet,
         cluster=cluster,
         head=head,
+        callbacks=callbacks,
     )
 
 
@@ -165,6 +176,8 @@ def _shard_source(
         # Several processes give one process's batches only where each takes rows of them.
         "by_file": not experiment.deterministic,
         "say": say,
+        "repeats": experiment.repeats,
+        "sampling": experiment.sampling,
     }
     if experiment.data_service is None:
         return ShardSource(*common, **options)
@@ -189,6 +202,52 @@ def _no_service(experiment: Experiment, spec: ClipSpec) -> str:
         f"Python function, which cannot run there. `kvideo shard {experiment.data} OUT` makes "
         "shards of it; train on OUT."
     )
+
+
+def _objective(
+    experiment: Experiment, info: ModelInfo, per_frame: bool, say: Callable[[str], None]
+) -> Objective:
+    """The loss, but for the weights of the classes."""
+    teacher = None
+    if experiment.distill is not None:
+        if experiment.model_options.get("frozen_backbone"):
+            raise UsageError(
+                "with frozen_backbone the model is trained on features, and a teacher needs clips."
+            )
+        precision = choose_precision(experiment.precision)
+        if experiment.precision == "auto" and experiment.deterministic:
+            precision = "float32"
+        student = dataclasses.replace(info, per_frame=per_frame)
+        teacher = load_teacher(experiment.distill, experiment.distillation(), student, precision)
+        say(
+            f"The teacher is {experiment.distill}: weight {experiment.distill_weight:g}, "
+            f"temperature {experiment.distill_temperature:g}."
+        )
+    return Objective(
+        multi_label=info.multi_label,
+        label_smoothing=experiment.label_smoothing,
+        focal_gamma=experiment.focal_gamma,
+        mixing=experiment.mixing(),
+        teacher=teacher,
+    )
+
+
+def _check_data_settings(experiment: Experiment, videos: VideoSet, spec: ClipSpec) -> None:
+    """Whether what clips are taken and how they are changed suits the data."""
+    augmentation = experiment.augmentation(flip=False)
+    augmentation.check(spec.modality)
+    if experiment.sampling == "balanced" and videos.per_frame:
+        raise UsageError(
+            "balanced sampling needs one class a video or more; with labels over time a clip need "
+            "not show the class that it was drawn for. --class-weights balanced suits them."
+        )
+    if experiment.model_options.get("frozen_backbone") and (
+        augmentation.num_ops or augmentation.erase
+    ):
+        raise UsageError(
+            "with frozen_backbone the model is trained on features that are computed once; "
+            "rand_augment and random_erasing change pictures."
+        )
 
 
 def _check_output(

@@ -10,13 +10,17 @@ from typing import Any
 
 from kvideo import __version__
 from kvideo.clip_spec import ClipSpec
-from kvideo.data.sampling import Augmentation
+from kvideo.data.epochs import SAMPLINGS
+from kvideo.data.sampling import Augmentation, parse_rand_augment
 from kvideo.errors import UsageError, check_choice
 from kvideo.hardware import STRATEGIES
+from kvideo.training.mixing import Mixing
+from kvideo.training.objective import Distillation, Objective
 
 EXPERIMENT = "experiment.json"
 OPTIMIZERS = ("adamw", "sgd")
-PATHS = ("data", "out", "val", "root", "weights", "quarantine")
+PATHS = ("data", "out", "val", "root", "weights", "quarantine", "distill")
+TENSORBOARD = ("all", "scalars", "none")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -52,13 +56,25 @@ class Experiment:
             sgd.
         warmup_epochs: epochs of linear warm-up before the cosine.
         label_smoothing: 0 to below 1.
+        focal_gamma: γ of the focal loss: what is answered surely counts less; 0: cross-entropy.
         class_weights: `"none"`, or `"balanced"`: every class counts alike.
+        sampling: `"random"`: every video once an epoch; `"balanced"`: every class equally often.
+        repeats: clips of each video in the same step, from one decoding; the batch size is that of
+            clips, so an epoch has as many times the steps.
+        distill: a teacher's `.keras` file or run, of the same classes, whose answers are learnt.
+        distill_temperature: see `kvideo.training.objective.Distillation`.
+        distill_weight: likewise; 0 to 1.
         clip_norm: largest norm of the gradient; None for no limit.
         early_stopping: stop after that many epochs without a better validation; None: never.
         crop: see `Augmentation.crop`.
         min_area: see `Augmentation.min_area`.
         flip: `"auto"` mirrors unless the data set or a class name says that direction matters.
         jitter: strength of the changes of brightness, contrast and saturation; 0 to below 1.
+        rand_augment: `"2x9"`: two operations of RandAugment on each clip, of magnitude 9 (of 10).
+        random_erasing: probability that a box of a clip is erased.
+        mixup: α of mixup, for example 0.2; 0: none. See `kvideo.training.mixing.Mixing`.
+        cutmix: α of CutMix, for example 1; 0: none.
+        mix_probability: share of the batches that are mixed.
         precision: `"auto"` (bfloat16 where the hardware has it), `"float32"` or `"bfloat16"`.
         remat: less memory for a third more time: activations are computed again for the backward
             pass instead of kept (gradient checkpointing).
@@ -78,6 +94,8 @@ class Experiment:
         checkpoint_minutes: how often to write a checkpoint inside an epoch.
         keep_checkpoints: how many of the last checkpoints to keep.
         data_service: address of a dispatcher of `kvideo serve-data`, whose workers read shards.
+        tensorboard: `"all"`: figures, sample clips and confusion matrices; `"scalars"`: figures
+            only; `"none"`: no files for TensorBoard.
 
     Raises:
         UsageError: a value is out of its range.
@@ -107,13 +125,24 @@ class Experiment:
     weight_decay: float | None = None
     warmup_epochs: float = 1.0
     label_smoothing: float = 0.0
+    focal_gamma: float = 0.0
     class_weights: str = "none"
+    sampling: str = "random"
+    repeats: int = 1
+    distill: str | None = None
+    distill_temperature: float = 4.0
+    distill_weight: float = 0.9
     clip_norm: float | None = None
     early_stopping: int | None = None
     crop: str = "random_resized"
     min_area: float = 0.4
     flip: str = "auto"
     jitter: float = 0.2
+    rand_augment: str | None = None
+    random_erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_probability: float = 1.0
     precision: str = "auto"
     remat: bool = False
     bptt: int | None = None
@@ -128,6 +157,7 @@ class Experiment:
     checkpoint_minutes: float = 10.0
     keep_checkpoints: int = 2
     data_service: str | None = None
+    tensorboard: str = "all"
 
     def __post_init__(self) -> None:
         for name in PATHS:
@@ -145,14 +175,13 @@ class Experiment:
         check_choice("flip", self.flip, ("auto", "on", "off"))
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("strategy", self.strategy, STRATEGIES)
-        for name in ("epochs", "batch_size", "val_clips", "keep_checkpoints"):
+        check_choice("sampling", self.sampling, SAMPLINGS)
+        check_choice("tensorboard", self.tensorboard, TENSORBOARD)
+        for name in ("epochs", "batch_size", "val_clips", "keep_checkpoints", "repeats"):
             _check(name, getattr(self, name) >= 1, getattr(self, name), "at least 1")
         if self.workers is not None:
             _check("workers", self.workers >= 1, self.workers, "at least 1")
         _check("val_fraction", 0 <= self.val_fraction < 1, self.val_fraction, "0 to below 1")
-        _check(
-            "label_smoothing", 0 <= self.label_smoothing < 1, self.label_smoothing, "0 to below 1"
-        )
         for name in ("learning_rate", "clip_norm", "checkpoint_minutes"):
             value = getattr(self, name)
             _check(name, value is None or value > 0, value, "above 0")
@@ -169,11 +198,25 @@ class Experiment:
                 )
         if self.early_stopping is not None:
             _check("early_stopping", self.early_stopping >= 1, self.early_stopping, "at least 1")
-        self.augmentation(flip=False)  # checks its own ranges
+        if self.batch_size % self.repeats:
+            raise UsageError(
+                f"repeats ({self.repeats}) must divide the batch size ({self.batch_size})."
+            )
+        if self.sampling == "balanced" and self.class_weights == "balanced":
+            raise UsageError(
+                "balanced sampling and balanced class_weights both make classes count alike; give "
+                "only one of them."
+            )
+        # These check their own ranges.
+        self.augmentation(flip=False)
+        Objective(label_smoothing=self.label_smoothing, focal_gamma=self.focal_gamma)
+        self.mixing()
+        self.distillation()
         experiment_clip(self, ClipSpec(1, modality="rgb+flow"))  # likewise
 
     def augmentation(self, flip: bool) -> Augmentation:
         """The random changes to training clips."""
+        count, magnitude = parse_rand_augment(self.rand_augment) if self.rand_augment else (0, 0.0)
         return Augmentation(
             crop=self.crop,
             min_area=self.min_area,
@@ -181,7 +224,18 @@ class Experiment:
             brightness=self.jitter,
             contrast=self.jitter,
             saturation=self.jitter,
+            num_ops=count,
+            magnitude=magnitude,
+            erase=self.random_erasing,
         )
+
+    def mixing(self) -> Mixing:
+        """How the clips of a batch are mixed."""
+        return Mixing(self.mixup, self.cutmix, self.mix_probability, self.seed, self.repeats)
+
+    def distillation(self) -> Distillation:
+        """How much a teacher counts, if there is one."""
+        return Distillation(self.distill_temperature, self.distill_weight)
 
     def to_json(self) -> str:
         """The text of `experiment.json`."""

@@ -14,6 +14,7 @@ import json
 import math
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -143,19 +144,22 @@ class FrozenClips(TrainingClips):
         return self.frames
 
     def read(
-        self, record: VideoRecord, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """(T, C) at a random place, and labels as `ClipReader.labelled_training_clip` gives them.
+        self, record: VideoRecord, rngs: Sequence[np.random.Generator]
+    ) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """(T, C) at random places, and labels as `ClipReader.labelled_training_clip` gives them.
 
         A clip longer than the video holds its last frame.
         """
         spec, features = self.reader.spec, self._frames.of(record)
-        begin = int(rng.integers(0, max(0, len(features) - spec.num_frames) + 1))
-        places = begin + np.arange(spec.num_frames)
-        clip = features[np.minimum(places, len(features) - 1)]
         first, _, track = self.reader.span(record) if record.track else (0.0, 0.0, None)
-        if track is None:
-            return clip, None
-        labels = track.at(first + places / spec.frame_rate)
-        labels[places >= len(features)] = UNLABELLED
-        return clip, labels
+        found: list[tuple[np.ndarray, np.ndarray | None]] = []
+        for rng in rngs:
+            begin = int(rng.integers(0, max(0, len(features) - spec.num_frames) + 1))
+            places = begin + np.arange(spec.num_frames)
+            clip = features[np.minimum(places, len(features) - 1)]
+            labels = None
+            if track is not None:
+                labels = track.at(first + places / spec.frame_rate)
+                labels[places >= len(features)] = UNLABELLED
+            found.append((clip, labels))
+        return found

@@ -7,7 +7,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,10 @@ from kvideo.data.shares import Share
 from kvideo.errors import DataError, DecodeError, KVideoError, UsageError
 from kvideo.progress import Progress
 from kvideo.saving import ModelInfo
+from kvideo.training.callbacks import CallbackDriver
 from kvideo.training.checkpoint import check_shapes, restore_variables
 from kvideo.training.interruption import Interruptible, TrainingInterrupted
+from kvideo.training.objective import Objective
 from kvideo.training.run_folder import MODEL, RunFolder
 from kvideo.training.schedules import warmup_cosine
 from kvideo.training.step import compile_step
@@ -44,26 +46,26 @@ class LoopOptions:
         batch_size: clips in a step, over all replicas.
         learning_rate: at the schedule's peak.
         warmup_epochs: epochs of linear warm-up; may be a fraction.
-        label_smoothing: see `classification_loss`.
         clip_norm: largest norm of the whole gradient; None for no limit.
         early_stopping: epochs without a better validation result after which to stop; None: never.
         remat: see `compile_step`.
         bptt: see `compile_step`.
         checkpoint_minutes: how often to write a checkpoint inside an epoch.
         keep_checkpoints: how many of them to keep.
+        tensorboard: see `History`.
     """
 
     epochs: int
     batch_size: int
     learning_rate: float
     warmup_epochs: float = 1.0
-    label_smoothing: float = 0.0
     clip_norm: float | None = None
     early_stopping: int | None = None
     remat: bool = False
     bptt: int | None = None
     checkpoint_minutes: float = 10.0
     keep_checkpoints: int = 2
+    tensorboard: str = "all"
 
 
 @dataclasses.dataclass
@@ -82,6 +84,7 @@ class LoopState:
     seconds: float = 0.0
     waited: float = 0.0
     fingerprint: str = ""
+    rate_scale: float = 1.0
 
 
 class TrainingDiverged(KVideoError):
@@ -102,13 +105,14 @@ class Loop:
             come there.
         validate: gives figures (`val_loss`, and `val_accuracy` or `val_mAP`) for the weights as
             they are.
-        class_weights: (num_classes,) or None.
+        objective: the loss; see `compile_step`.
         fingerprint: identifies the data; a checkpoint of other data is refused.
         say: takes lines for a person.
         quiet: no progress bar.
         cluster: the processes that train together; each runs the loop, and the chief writes.
         head: the part of the model that is trained on `clips`, where these are features of a frozen
             backbone; by default the model.
+        callbacks: see `CallbackDriver`; only the chief calls them.
     """
 
     def __init__(
@@ -122,18 +126,21 @@ class Loop:
         folder: Path,
         *,
         validate: Callable[[], dict[str, float]] | None = None,
-        class_weights: np.ndarray | None = None,
+        objective: Objective | None = None,
         fingerprint: str = "",
         say: Callable[[str], None] = print,
         quiet: bool = False,
         cluster: Cluster | None = None,
         head: keras.Model | None = None,
+        callbacks: Sequence[Any] = (),
     ) -> None:
         self.model, self.info, self.source, self.optimizer = model, info, source, optimizer
         self.strategy, self.options, self.folder = strategy, options, folder
         self.validate, self.say, self.quiet = validate, say, quiet
         self.cluster = cluster or Cluster()
-        self.files = RunFolder(folder, model, info, options.keep_checkpoints, say)
+        self.files = RunFolder(
+            folder, model, info, options.keep_checkpoints, say, options.tensorboard
+        )
         self._named = 0
         self.state = LoopState(fingerprint=fingerprint)
         replicas = strategy.num_replicas_in_sync
@@ -154,12 +161,21 @@ class Loop:
             optimizer,
             strategy,
             batch_size=self.batch_size,
-            multi_label=info.multi_label,
-            label_smoothing=options.label_smoothing,
+            objective=objective,
             clip_norm=options.clip_norm,
-            class_weights=class_weights,
             remat=options.remat,
             bptt=options.bptt,
+        )
+
+        self.callbacks = CallbackDriver(
+            callbacks,
+            model,
+            optimizer,
+            info,
+            epochs=options.epochs,
+            steps=self.steps_per_epoch,
+            batch_size=self.batch_size,
+            cluster=self.cluster,
         )
 
     # -- the run -------------------------------------------------------------------------------
@@ -205,10 +221,13 @@ class Loop:
         """
         if self.cluster.is_chief:
             self.files.open(self.state.rows)
+        self.callbacks.scale = self.state.rate_scale
         try:
             with Interruptible() as interrupted:
+                self.callbacks.begin_training()
                 while self.state.epoch < self.options.epochs and not self._should_stop():
                     self._epoch(interrupted)
+                self.callbacks.end_training()
             self.files.finish()
         except WorkerLost as error:
             where = f"epoch {self.state.epoch + 1}, step {self.state.step + 1}"
@@ -252,6 +271,8 @@ class Loop:
         dataset = self.source.batches(
             self.batch_size, epoch=state.epoch, first_batch=state.step, share=self.share
         )
+        self._set_learning_rate()
+        self.callbacks.begin_epoch(state.epoch)
         label = f"epoch {number}/{options.epochs}"
         total, done = self.source.num_clips, first_step * self.batch_size
         with Progress(total, label, initial=done, unit="clip", quiet=self.quiet) as progress:
@@ -262,7 +283,7 @@ class Loop:
             row["clips_per_s"] = (total - done) / seconds
             row["data_wait"] = waited / seconds
             if self.validate is not None:
-                row.update(self.validate())
+                row.update(self.callbacks.validation(self.validate))
                 # In front of the others, since a narrow terminal shows the first figures only.
                 figures = self._training_figures()
                 shown = {name: row[name] for name in reversed(row) if name.startswith("val_")}
@@ -278,10 +299,15 @@ class Loop:
             state.best, state.best_epoch = rank, number
             if self.cluster.is_chief:
                 self.files.save_best()
+                self.files.show_confusion(number, getattr(self.validate, "confusion", None))
         state.rows.append(row)
         if self.cluster.is_chief:
             self.files.add_row(row)
-        self._checkpoint()
+        try:
+            self.callbacks.end_epoch(number - 1, row)
+        finally:
+            state.rate_scale = self.callbacks.scale
+            self._checkpoint()
         self._name_failures()
 
     def _name_failures(self) -> None:
@@ -301,19 +327,21 @@ class Loop:
         save_at = begun + 60 * self.options.checkpoint_minutes
         # Not `experimental_distribute_dataset`: with several processes it would share out anew.
         iterator = iter(self.strategy.distribute_datasets_from_function(lambda context: dataset))
-        while state.step < self.steps_per_epoch:
+        while state.step < self.steps_per_epoch and not self.callbacks.stop_now:
             asked = time.perf_counter()
             clips, labels = self._next(iterator)
             waited += time.perf_counter() - asked
-            self.optimizer.learning_rate.assign(
-                self._learning_rate(state.epoch * self.steps_per_epoch + state.step)
-            )
+            if state.epoch == state.step == 0:
+                self._show(clips, labels)
+            self._set_learning_rate()
+            self.callbacks.begin_step(state.step)
             with lost_worker():
                 *sums, stop = self._step(clips, labels, _flag(interrupted)).numpy()
             if not np.isfinite(sums).all():
                 raise self._diverged()
             state.step += 1
             state.sums = [float(a + b) for a, b in zip(state.sums, sums, strict=True)]
+            self.callbacks.end_step(state.step - 1, self._training_figures())
             now = time.perf_counter()
             share = waited / max(now - begun, 1e-9)
             left = self.source.num_clips - (state.step - 1) * self.batch_size
@@ -340,6 +368,12 @@ class Loop:
             number,
         )
 
+    def _show(self, clips: Any, labels: Any) -> None:
+        """Puts clips of the first batch among the pictures of the run."""
+        first = (self.strategy.experimental_local_results(each)[0] for each in (clips, labels))
+        if self.cluster.is_chief:
+            self.files.show_clips(*(each.numpy() for each in first))
+
     def _next(self, iterator: Any) -> tuple[Any, Any]:
         try:
             return next(iterator)
@@ -349,8 +383,12 @@ class Loop:
                 raise self.source.error from error
             raise
 
+    def _set_learning_rate(self) -> None:
+        step = self.state.epoch * self.steps_per_epoch + self.state.step
+        self.optimizer.learning_rate.assign(self._learning_rate(step))
+
     def _learning_rate(self, step: int) -> float:
-        return warmup_cosine(
+        return self.callbacks.scale * warmup_cosine(
             step,
             peak=self.options.learning_rate,
             warmup_steps=round(self.options.warmup_epochs * self.steps_per_epoch),
@@ -363,6 +401,9 @@ class Loop:
         return {"loss": loss / examples, "accuracy": hits / examples}
 
     def _should_stop(self) -> bool:
+        if self.callbacks.stop:
+            self.say("A callback asked to stop.")
+            return True
         patience = self.options.early_stopping
         if patience is None or self.validate is None or not self.state.rows:
             return False

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from kvideo.files import make_folder, write_text_atomic
 from kvideo.hardware import cluster_addresses, import_tensorflow, join_cluster
 from kvideo.progress import say_nothing, say_to_stderr
 from kvideo.registry import DECODERS, MODELS, find
-from kvideo.saving import check_single, read_info
+from kvideo.saving import check_single, model_info, read_info
 from kvideo.text import plural
 from kvideo.training.experiment import EXPERIMENT, PATHS, Experiment, absolute
 from kvideo.training.videos import read_videos
@@ -76,6 +76,7 @@ def run(
     auto_resume: bool = False,
     quiet: bool = False,
     prepare: Prepare = contextlib.nullcontext,
+    callbacks: Sequence[Any] = (),
 ) -> FitResult:
     """Carries out an experiment.
 
@@ -91,6 +92,7 @@ def run(
         quiet: no progress and no remarks on standard error.
         prepare: TensorFlow is imported, and devices and other processes looked for, inside of what
             it returns.
+        callbacks: Keras callbacks, see `kvideo.training.callbacks.CallbackDriver`.
 
     Raises:
         UsageError: arguments that contradict each other.
@@ -104,6 +106,8 @@ def run(
     find(DECODERS, experiment.decoder)
     if experiment.weights and experiment.weights.endswith(".keras"):
         check_single(read_info(experiment.weights), "training begins with")
+    if experiment.distill is not None:
+        check_single(model_info(experiment.distill), "a teacher is")
     cluster = _join(experiment, prepare)
     quiet = quiet or not cluster.is_chief
     say = say_nothing if quiet else say_to_stderr
@@ -121,7 +125,7 @@ def run(
     from kvideo.training.assembly import assemble
 
     experiment = absolute(experiment, folder)
-    with assemble(experiment, videos, validation, folder, say, quiet, cluster) as loop:
+    with assemble(experiment, videos, validation, folder, say, quiet, cluster, callbacks) as loop:
         _begin(loop, experiment, resume, say)
         state = loop.run()
         result = _result(loop, state)
@@ -133,8 +137,11 @@ def _join(experiment: Experiment, prepare: Prepare) -> Cluster:
     """The processes that the experiment is to run on, all of them with the same software."""
     with prepare():
         addresses = cluster_addresses(experiment.strategy)
-        if addresses is None:
-            return Cluster()
+    if addresses is None:
+        return Cluster()
+    if addresses.index == 0:
+        say_to_stderr(f"Waiting for {plural(len(addresses.hosts) - 1, 'other worker')}.")
+    with prepare():
         cluster = join_cluster(addresses)
     import keras
     import tensorflow as tf

@@ -32,6 +32,7 @@ class RunFolder:
         info: what to save beside the weights.
         keep: how many checkpoints to keep.
         say: is told of what could not be written.
+        tensorboard: see `History`.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class RunFolder:
         info: ModelInfo,
         keep: int,
         say: Callable[[str], None],
+        tensorboard: str = "all",
     ) -> None:
+        self.tensorboard = tensorboard
         self.folder, self.model, self.info, self.say = folder, model, info, say
         self.checkpoints = Checkpoints(folder / CHECKPOINTS, keep)
         self._history: History | None = None
@@ -50,7 +53,7 @@ class RunFolder:
     def open(self, rows: list[Row]) -> None:
         """Begins to write, with the epochs that are done already."""
         make_folder(self.folder / CHECKPOINTS)
-        self._history = history = History(self.folder, rows)
+        self._history = history = History(self.folder, rows, self.tensorboard)
         self._try(history.write_csv)
 
     def close(self) -> None:
@@ -68,6 +71,19 @@ class RunFolder:
         history = self._history
         if history is not None:
             self._try(lambda: history.append(row))
+
+    def show_clips(self, clips: np.ndarray, labels: np.ndarray) -> None:
+        """Adds clips of a batch to the pictures, see `History.add_clips`."""
+        history, names = self._history, self.info.class_names
+        if history is not None:
+            rate = self.info.clip_spec.frame_rate
+            self._try(lambda: history.add_clips(clips, labels, names, rate, 0))
+
+    def show_confusion(self, epoch: int, confusion: np.ndarray | None) -> None:
+        """Adds the confusion matrix of an epoch's validation, if there is one."""
+        history, names = self._history, self.info.class_names
+        if history is not None and confusion is not None:
+            self._try(lambda: history.add_confusion(confusion, names, epoch))
 
     def save_best(self) -> None:
         """Writes the model as it is."""

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from kvideo.analysis import functional_graph, graph_nodes
 from kvideo.errors import UsageError
 from kvideo.hardware import use_xla
-from kvideo.training.losses import frame_loss, num_hits, video_loss
+from kvideo.training.objective import Objective
 from kvideo.training.remat import rematerialized
 from kvideo.training.remat_over_time import rematerialized_over_time
+from kvideo.training.targets import Draw, Targets, targets_of
 from kvideo.training.truncated import TruncatedBackpropagation
 
 
@@ -25,10 +25,8 @@ def compile_step(
     strategy: tf.distribute.Strategy,
     *,
     batch_size: int,
-    multi_label: bool = False,
-    label_smoothing: float = 0.0,
+    objective: Objective | None = None,
     clip_norm: float | None = None,
-    class_weights: np.ndarray | None = None,
     remat: bool = False,
     bptt: int | None = None,
 ) -> Any:
@@ -39,10 +37,8 @@ def compile_step(
         optimizer: built under `strategy`'s scope.
         strategy: a `tf.distribute` strategy.
         batch_size: clips in a step, over all replicas.
-        multi_label: whether labels are (B, num_classes) of 0 and 1 rather than (B,) indices.
-        label_smoothing: see `classification_loss`.
+        objective: the loss; by default the cross-entropy of one label a clip.
         clip_norm: largest norm of the whole gradient; None for no limit.
-        class_weights: (num_classes,) or None.
         remat: whether most activations are computed twice instead of kept; see
             `kvideo.training.remat` and, for recurrent networks, `kvideo.training.remat_over_time`.
         bptt: frames after which back-propagation through time is cut off; None: never. See
@@ -56,11 +52,13 @@ def compile_step(
         known, or the clip only fills up a batch) do not count.
 
     Raises:
-        UsageError: the model has no layer `logits`, or `remat` or `bptt` does not suit it.
+        UsageError: the model has no layer `logits`, or `remat`, `bptt` or the mixing of clips does
+            not suit it or the batch.
     """
     num_replicas = strategy.num_replicas_in_sync
-    weights = None if class_weights is None else tf.constant(class_weights)
-    network = keras.Model(model.inputs, _logits(model))
+    aim = objective or Objective()
+    weights = None if aim.class_weights is None else tf.constant(aim.class_weights)
+    network = keras.Model(model.inputs, logits_of(model))
     forward: Callable[[Any], Any] = functools.partial(network, training=True)
     if remat:
         forward = rematerialized_over_time(network) or rematerialized(network)
@@ -68,38 +66,36 @@ def compile_step(
     per_frame = len(network.output_shape) == 3
     in_parts = None if bptt is None else TruncatedBackpropagation(network, bptt)
 
-    def losses_of(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        options: Any = {"label_smoothing": label_smoothing, "class_weights": weights}
-        if per_frame:
-            return frame_loss(labels, logits, **options)
-        return video_loss(labels, logits, multi_label=multi_label, **options)
+    clip_shape = network.input_shape[1:]
+    aim.mixing.check(clip_shape, batch_size // num_replicas)
 
-    def replica_step(clips: tf.Tensor, labels: tf.Tensor, flag: tf.Tensor) -> tf.Tensor:
+    def replica_step(
+        clips: tf.Tensor, labels: tf.Tensor, flag: tf.Tensor, draw: Draw | None
+    ) -> tf.Tensor:
+        clips, targets = targets_of(clips, labels, aim, per_frame, draw)
+        count = tf.reduce_sum(tf.cast(targets.known(per_frame), tf.float32))
+        total = tf.constant(batch_size, tf.float32)
         if per_frame:
-            count = tf.reduce_sum(tf.cast(labels >= 0, tf.float32))
             total = tf.maximum(_over_replicas(count, num_replicas), 1.0)
-        else:
-            known = tf.reduce_all(tf.reshape(labels >= 0, [tf.shape(labels)[0], -1]), axis=1)
-            count = tf.reduce_sum(tf.cast(known, tf.float32))
-            total = tf.constant(batch_size, tf.float32)
 
-        def backward(run: Callable[[], Any], labels: Any) -> tuple[list[Any], Any]:
+        def backward(run: Callable[[], Any], targets: Targets) -> tuple[list[Any], Any]:
             """Gradients; and the sum of the losses and the number of hits, (2,)."""
             with tf.GradientTape() as tape:
                 logits = run()
-                losses = losses_of(labels, logits)
+                losses = targets.losses(logits, aim, weights)
                 loss = tf.reduce_sum(losses) / total
                 if network.losses:
-                    share = 1 if in_parts is None else labels.shape[1] / clips.shape[1]
+                    share = 1 if in_parts is None else logits.shape[1] / clips.shape[1]
                     loss += tf.add_n(network.losses) * share / num_replicas
             found = tape.gradient(loss, [variable.value for variable in variables])
-            return found, tf.stack([tf.reduce_sum(losses), num_hits(labels, logits, multi_label)])
+            hits = targets.hits(logits, aim.multi_label)
+            return found, tf.stack([tf.reduce_sum(losses), hits])
 
         if in_parts is None:
-            gradients, figures = backward(lambda: forward(clips), labels)
+            gradients, figures = backward(lambda: forward(clips), targets)
         else:
             values = [variable.value for variable in variables]
-            gradients, figures = in_parts(clips, labels, backward, values)
+            gradients, figures = in_parts(clips, targets, backward, values)
         if clip_norm:
             gradients = _clip(gradients, clip_norm, num_replicas)
         optimizer.apply(gradients, variables)
@@ -107,15 +103,23 @@ def compile_step(
 
     # XLA cannot compile the collectives of several replicas into one program.
     @tf.function(jit_compile=use_xla() and num_replicas == 1)
-    def step(clips, labels, flag=None):
+    def step(clips, labels, flag=None, draw=None):
         flag = tf.constant(0.0) if flag is None else flag
-        sums = strategy.run(replica_step, args=(clips, labels, flag))
+        sums = strategy.run(replica_step, args=(clips, labels, flag, draw))
         return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
 
-    return step
+    if not aim.mixing.active:
+        return step
+
+    def mixing_step(clips: Any, labels: Any, flag: Any = None) -> tf.Tensor:
+        number = int(keras.ops.convert_to_numpy(optimizer.iterations))
+        draw = tuple(tf.constant(part) for part in aim.mixing.draw(number, clip_shape))
+        return step(clips, labels, flag, draw)
+
+    return mixing_step
 
 
-def _logits(model: keras.Model) -> Any:
+def logits_of(model: keras.Model) -> Any:
     """The output of the layer `logits` in this model's graph; other graphs may have it too."""
     calls = graph_nodes(model) if functional_graph(model) is not None else []
     for call in calls:

@@ -16,8 +16,9 @@ import tensorflow as tf
 from kvideo.errors import UsageError
 from kvideo.stepping import NotCausalError, SteppedModel
 from kvideo.training.clip_parts import over_parts
+from kvideo.training.targets import Targets
 
-Backward = Callable[[Callable[[], Any], Any], tuple[list[Any], Any]]
+Backward = Callable[[Callable[[], Any], Targets], tuple[list[Any], Any]]
 
 
 class TruncatedBackpropagation:
@@ -50,14 +51,14 @@ class TruncatedBackpropagation:
         self._frames = min(frames, self._length)
 
     def __call__(
-        self, clips: Any, labels: Any, backward: Backward, like: list[Any]
+        self, clips: Any, targets: Targets, backward: Backward, like: list[Any]
     ) -> tuple[list[Any], Any]:
         """Gradients and figures, each the sum over the parts.
 
         Args:
             clips: (B, T, H, W, C).
-            labels: (B, T).
-            backward: from a function that gives logits (B, t, classes), and their labels (B, t), to
+            targets: of the clips' frames.
+            backward: from a function that gives logits (B, t, classes), and their targets, to
                 gradients and a tensor of figures; it calls the function under its tape.
             like: the variables' values, whose shapes the gradients have.
         """
@@ -71,7 +72,7 @@ class TruncatedBackpropagation:
                 after.extend(new)
                 return logits
 
-            gradients, figures = backward(run, labels[:, first : first + count])
+            gradients, figures = backward(run, targets.part(first, count))
             return gradients, figures, tuple(tf.stop_gradient(state) for state in after)
 
         def body(index: Any, states: Any, total: Any, figures: Any) -> tuple[Any, ...]:

@@ -13,10 +13,11 @@ from kvideo.cluster import Cluster
 from kvideo.cluster.messages import shared_out
 from kvideo.data.annotations import VideoRecord, VideoSet
 from kvideo.data.loading import ClipReader, Failures, iterate_views
+from kvideo.data.tracks import UNLABELLED
 from kvideo.data.windows import Block, iterate_blocks
 from kvideo.errors import DataError, DecodeError
 from kvideo.inference import Predictor
-from kvideo.metrics import mean_average_precision, top_k_accuracy
+from kvideo.metrics import confusion_matrix, mean_average_precision, top_k_accuracy
 from kvideo.results import VideoResult
 from kvideo.scores import average_views
 from kvideo.segmentation import segmentation_metrics
@@ -49,6 +50,10 @@ class Validation:
         cluster: the processes that share out the videos; all get the same figures.
         extract: what clips become before they are kept and given to the model: the features of a
             frozen backbone.
+
+    Attributes:
+        confusion: (C, C) counts of the last call, of videos or frames, rows are true classes; None
+            for several labels a video.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class Validation:
         # An empty collection counts as false, so `or` would not do.
         self.failures = Failures() if failures is None else failures
         total = len(videos.records) * num_clips * int(np.prod(reader.spec.shape))
+        self.confusion: np.ndarray | None = None
         self._kept: list[tuple[VideoRecord, np.ndarray]] | None = None
         self._kept_blocks: list[Block] | None = None
         self._keep = total <= _KEEP_BYTES
@@ -115,8 +121,13 @@ class Validation:
         if not results:
             raise DataError(f"no validation video can be read. {self.failures.summary()}")
         losses = [frame_losses(result) for result in results]
+        pairs = label_pairs(results)
+        truth, said = (np.concatenate(each) for each in zip(*pairs, strict=True))
+        known = truth != UNLABELLED
+        classes = len(self.videos.class_names)
+        self.confusion = confusion_matrix(said[known], truth[known], classes)
         figures = segmentation_metrics(
-            label_pairs(results),
+            pairs,
             exclude=exclude_background(self.videos.class_names),
             overlaps=(0.25,),
         )
@@ -178,5 +189,6 @@ class Validation:
                 "val_mAP": float(mean_average_precision(scores, truth)),
             }
         labels = np.array([result.labels[0] for result in results])
+        self.confusion = confusion_matrix(np.argmax(scores, axis=1), labels, scores.shape[1])
         loss = -np.log(np.maximum(scores[np.arange(len(labels)), labels], tiny)).mean()
         return {"val_loss": float(loss), "val_accuracy": float(top_k_accuracy(scores, labels))}

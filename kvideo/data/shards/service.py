@@ -98,7 +98,7 @@ class ServiceSource(ShardSource):
         self._run = secrets.token_hex(4)
         self._jobs = 0
         self._epoch, self._wanted, self._rows = 0, 0, 0
-        self._seen: set[int] = set()
+        self._seen = 0
 
     def batches(
         self, batch_size: int, *, epoch: int, first_batch: int = 0, share: Share = WHOLE
@@ -124,9 +124,8 @@ class ServiceSource(ShardSource):
                 compression=None,
             )
         )
-        self._epoch, self._seen, self._rows = epoch, set(), len(places)
-        wanted = set(rows["number"].tolist())
-        self._wanted = len(wanted)
+        self._epoch, self._seen, self._rows = epoch, 0, len(places)
+        wanted = self._wanted = len(rows["number"])
         spec = dataset.element_spec
         arrived = tf.data.Dataset.from_generator(
             lambda: self._arrivals(dataset, wanted), output_signature=spec
@@ -134,23 +133,23 @@ class ServiceSource(ShardSource):
         arrived = arrived.concatenate(self._rest(places, batch_size, epoch, share))
         return self.finish(arrived.take(len(places)), batch_size // share.parts)
 
-    def _arrivals(self, dataset: tf.data.Dataset, wanted: set[int]) -> Iterator[Any]:
+    def _arrivals(self, dataset: tf.data.Dataset, wanted: int) -> Iterator[Any]:
         """Clips as they come, until all are there or the rest is lost.
 
         The runtime waits for ever for a worker that does not come back. So a thread waits for it,
         and is left alone when nothing has come for a while.
         """
-        waiting, left = _Waiting(dataset), set(wanted)
+        waiting, left = _Waiting(dataset), wanted
         silent_since = time.monotonic()
         said = False
         try:
-            while left:
+            while left > 0:
                 element = waiting.next(seconds=1.0)
                 if element is _ENDED:
                     return
                 if element is not None:
                     *clip_and_label, number, damaged, bad = element
-                    left.discard(int(number))
+                    left -= 1
                     yield (*clip_and_label, np.int64(-1) if bad else number, damaged, bad)
                     silent_since, said = time.monotonic(), False
                     continue
@@ -158,7 +157,7 @@ class ServiceSource(ShardSource):
                     silent_since = time.monotonic()
                 if time.monotonic() - silent_since < _SILENCE_SECONDS:
                     continue
-                if len(left) < len(wanted) and len(left) <= max(_MOST_LOST, len(wanted) // 10):
+                if left < wanted and left <= max(_MOST_LOST, wanted // 10):
                     return
                 if not said:
                     self.say(_silence(self.service))
@@ -172,13 +171,13 @@ class ServiceSource(ShardSource):
     def took(self, numbers: np.ndarray) -> None:
         """Counts what came, and says at the end what did not."""
         self._rows -= len(numbers)
-        self._seen.update(numbers[numbers >= 0].tolist())
+        self._seen += int((numbers >= 0).sum())
         if self._rows > 0:
             return
-        missed = self.missed[self._epoch] = self._wanted - len(self._seen)
+        missed = self.missed[self._epoch] = self._wanted - self._seen
         if missed:
             self.say(
-                f"Note: {missed} of {plural(self._wanted, 'video')} were missed in epoch "
+                f"Note: {missed} of {plural(self._wanted, 'clip')} were missed in epoch "
                 f"{self._epoch + 1}: a worker of the data service went away with them."
             )
 

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from kvideo.clip_spec import ClipSpec
-from kvideo.data.loading import Failures, epoch_order
+from kvideo.data.epochs import balanced_order, epoch_order
+from kvideo.data.loading import Failures
 from kvideo.data.records import VideoSet
 from kvideo.data.sampling import Augmentation
 from kvideo.data.shards.clips import (
@@ -48,6 +49,8 @@ class ShardSource:
         by_file: of several processes each reads its own files, as far as there are enough;
             otherwise rows of the same batches that a single process reads.
         say: takes lines for a person.
+        repeats: clips of each video in an epoch.
+        sampling: `"random"` or `"balanced"`, see `TrainingClips`.
 
     Raises:
         DataError: no file is there.
@@ -64,11 +67,13 @@ class ShardSource:
         failures: Failures | None = None,
         by_file: bool = True,
         say: Callable[[str], None] = lambda line: None,
+        repeats: int = 1,
+        sampling: str = "random",
     ) -> None:
         self.videos, self.seed, self.strict, self.by_file = videos, seed, strict, by_file
         self.failures = Failures() if failures is None else failures
         self.error: Exception | None = None
-        self.say = say
+        self.say, self.repeats, self.sampling = say, repeats, sampling
         index = index_of(videos)
         number = {name: place for place, name in enumerate(videos.class_names)}
         classes = tuple(number.get(name, -1) for name in index.class_names)
@@ -88,7 +93,7 @@ class ShardSource:
     @property
     def num_clips(self) -> int:
         """Clips in an epoch."""
-        return len(self.videos.records)
+        return len(self.videos.records) * self.repeats
 
     def batches(
         self, batch_size: int, *, epoch: int, first_batch: int = 0, share: Share = WHOLE
@@ -187,8 +192,12 @@ class ShardSource:
             raise DataError(f"none of the videos in {self.videos.source} can be read.")
 
     def _order(self, batch_size: int, epoch: int, share: Share) -> np.ndarray:
-        """Which record is at each place of the epoch."""
-        order = epoch_order(self.num_clips, self.seed, epoch)
+        """Which record is at each place of the epoch, see `TrainingClips`."""
+        if self.sampling == "balanced":
+            order = balanced_order([r.labels for r in self.videos.records], self.seed, epoch)
+        else:
+            order = epoch_order(len(self.videos.records), self.seed, epoch)
+        order = np.repeat(order, self.repeats)
         if share.workers == 1 or not self.by_file:
             return order
         files = len(self.table.files)
