@@ -88,6 +88,7 @@ class Counting(ServiceSource):
         super().took(numbers)
 
 
+@pytest.mark.slow
 def test_each_video_once_with_workers_coming_and_going_and_a_dispatcher_that_restarts(
     many: Path, tmp_path: Path
 ) -> None:
