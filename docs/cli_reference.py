@@ -11,7 +11,7 @@ import click
 
 from kvideo.cli import COMMANDS, cli
 
-MARK = re.compile(r"^<!-- reference: (\w+) -->$", re.M)
+MARK = re.compile(r"^<!-- reference: ([\w-]+) -->$", re.M)
 
 
 def on_page_markdown(markdown, page, **_):

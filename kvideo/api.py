@@ -363,16 +363,17 @@ def features(
 
 
 def videos_of(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """The paths, folders replaced by the videos in them.
+    """The paths, folders (also of shards) replaced by the videos in them.
 
     Raises:
         DataError: a folder holds no video.
     """
     from kvideo.data.listing import Folders
+    from kvideo.data.shards.layout import stored_in
 
     found: list[str] = []
     for path in (os.fspath(each) for each in paths):
-        inside = Folders().videos(path) if os.path.isdir(path) else [path]
+        inside = stored_in(path) or Folders().videos(path) if os.path.isdir(path) else [path]
         if not inside:
             raise DataError(f"there is no video in the folder {path}.")
         found += inside

@@ -62,6 +62,7 @@ class DecodeError(KVideoError):
         "no_video",
         "no_frames",
         "truncated",
+        "damaged",  # the bytes of a stored video are not those that were written
         "too_short",
         "labels",  # there are frames, but the labels over time do not fit them
     )

@@ -25,6 +25,8 @@ NO_TENSORFLOW = [
     "data.live", "data.live_inputs", "data.placing",
     "flow", "flow.colors", "flow.estimation", "flow.files", "flow.geometry",
     "flow_settings", "flow.movies", "flow.coding", "flow.cuts", "noise",
+    "data.shards", "data.shards.layout", "data.shards.messages", "data.shards.reading",
+    "data.shards.checking",
     "data.flow_cache", "data.clip_flow", "data.encoding", "data.threads", "data.timing",
     "data.epochs", "data.shares",
     "weights.torch_reader", "weights.download", "weights.published", "weights.labels",

@@ -13,7 +13,7 @@ import click
 from kvideo import __version__
 from kvideo.errors import TERMINATED, KVideoError
 
-# Command → what `kvideo --help` says of it. The module has the command's name.
+# Command → what `kvideo --help` says of it. The module has the command's name, with "_" for "-".
 COMMANDS = {
     "fit": "Train a model on a folder of videos.",
     "compare": "Train several models under one recipe: what they reach, what they cost.",
@@ -28,6 +28,8 @@ COMMANDS = {
     "benchmark": "Measure what a model costs, or the loading of videos.",
     "flow": "Compute the optical flow of videos, and keep it.",
     "check": "Find the files of a data set that cannot be used.",
+    "shard": "Store videos as JPEG frames in TFRecord files, which are quick to read.",
+    "serve-data": "Read shards for training runs on other machines.",
 }
 
 
@@ -61,7 +63,8 @@ class LazyGroup(click.Group):
         """Imports one command."""
         if name not in COMMANDS:
             return None
-        return getattr(import_module(f"kvideo.cli.{name}"), name)
+        module = name.replace("-", "_")
+        return getattr(import_module(f"kvideo.cli.{module}"), module)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists the commands without importing them."""

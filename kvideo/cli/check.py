@@ -61,11 +61,16 @@ def check(
 
         opener = open_remote
     with Progress(len(videos.paths), "checking", unit="file") as progress:
+
+        def on_progress(done: int, total: int) -> None:
+            progress.total = total  # shards are checked as files, too
+            progress.update()
+
         report = check_videos(
             videos,
             workers=workers,
             min_seconds=min_seconds,
-            on_progress=lambda done, total: progress.update(),
+            on_progress=on_progress,
             opener=opener,
         )
     if quarantine is not None:

@@ -158,6 +158,11 @@ _TRAINING = (
     click.option("--keep-checkpoints", type=int, help="How many of the last.  [default: 2]"),
     click.option("--checkpoint-minutes", type=float, help="Inside an epoch.  [default: 10]"),
     click.option(
+        "--data-service",
+        metavar="grpc://HOST:PORT",
+        help="Let the workers of `kvideo serve-data` read shards.",
+    ),
+    click.option(
         "--tensorboard",
         help='What to write for TensorBoard: "all" (figures, sample clips, confusion matrices), '
         '"scalars" or "none".  [default: all]',
@@ -209,9 +214,9 @@ def fit(
 ) -> None:
     """Train a model on DATA.
 
-    DATA is a folder with one folder of videos for each class, an annotation file, or the word
-    "demo" ("demo-frames", "demo-order", "demo-dots"). The run's folder receives the best model, a
-    checkpoint to resume from, and the history.
+    DATA is a folder with one folder of videos for each class, an annotation file, a folder of
+    shards (`kvideo shard`), or the word "demo" ("demo-frames", "demo-order", "demo-dots"). The
+    run's folder receives the best model, a checkpoint to resume from, and the history.
     """
     from kvideo.cli.startup import quietly
     from kvideo.hardware import cluster_addresses

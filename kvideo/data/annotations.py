@@ -44,6 +44,7 @@ from kvideo.data.over_time import (
 )
 from kvideo.data.parts import ALL, choose_part, split_files, split_folders, with_validation
 from kvideo.data.records import VideoRecord, VideoSet, mirrored_classes
+from kvideo.data.shards.layout import ENDING, INDEX, ShardIndex, read_index
 from kvideo.data.splits import split_validation
 from kvideo.errors import DataError, UsageError
 from kvideo.text import enumerate_words, plural
@@ -70,9 +71,9 @@ def read_data(
 
     Args:
         data: a folder of class folders (also one with `train` and `val` folders of such), an
-            annotation file, a folder of UCF101's or HMDB51's split files, or `"demo"`,
-            `"demo-frames"` (labels over time whatever `per_frame` says), `"demo-order"` or
-            `"demo-dots"`.
+            annotation file, a folder of UCF101's or HMDB51's split files, a folder of shards, or
+            `"demo"`, `"demo-frames"` (labels over time whatever `per_frame` says), `"demo-order"`
+            or `"demo-dots"`.
         root: the folder that paths in an annotation file are relative to; by default the
             file's own.
         split: which part of data that has parts, see `find_splits`; `"all"` takes everything.
@@ -212,6 +213,9 @@ class _Reader:
             entries = parse(self._text(self.path), self.data)
             found = sorted({entry.split for entry in entries if entry.split is not None})
             return with_validation({name: [self.path] for name in found})
+        if (index := self._shards()) is not None:
+            names = {name: [name] for name in index.parts}
+            return with_validation(names) if len(names) > 1 else {}
         files, _ = self.folders.entries(self.path)
         if lists := split_files(files):
             return {
@@ -224,9 +228,12 @@ class _Reader:
         if not self.is_folder:
             return self._read_files([self.path], split)
         parts = self.parts()
+        index = self._shards()
         if not parts:
             if split not in (None, ALL):
                 raise UsageError(f"{self.data} has no parts, so there is no part {split!r} of it.")
+            if index is not None:
+                return self._read_shards(index, list(index.parts))
             return self._read_class_folders([self.path])
         name = split_name(split or "train")
         if name not in (*parts, ALL):
@@ -235,12 +242,32 @@ class _Reader:
             )
         places = parts.values() if name == ALL else [parts[name]]
         chosen = list(dict.fromkeys(path for paths in places for path in paths))
+        if index is not None:
+            return self._read_shards(index, chosen)
         if split_files([os.path.basename(path) for path in chosen]):
             # In HMDB51's files a flag tells the part, in UCF101's the file itself does.
             by_flag = HMDB51_FILE.fullmatch(os.path.basename(chosen[0])) and name != ALL
             side = "train" if name.startswith("train") else "test"
             return self._read_files(chosen, side if by_flag else ALL)
         return self._read_class_folders(chosen)
+
+    def _shards(self) -> ShardIndex | None:
+        """The index, if the folder is one of shards."""
+        files, folders = self.folders.entries(self.path)
+        if not any(file.endswith(ENDING) for file in files):
+            return None
+        if INDEX not in files and not folders:
+            raise DataError(
+                f"{self.data} holds shards, but no {INDEX}: not all of them are made yet. The same "
+                "`kvideo shard` command goes on."
+            )
+        return read_index(self.path, self.opener) if INDEX in files else None
+
+    def _read_shards(self, index: ShardIndex, parts: list[str]) -> VideoSet:
+        videos = index.videos(parts, self.names, self.data)
+        if self.per_frame and not videos.per_frame:
+            raise DataError(no_labels_over_time(self.data))
+        return videos
 
     def _read_class_folders(self, tops: list[str]) -> VideoSet:
         if self.per_frame:

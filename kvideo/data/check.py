@@ -22,6 +22,8 @@ from kvideo.data.containers import cut_off
 from kvideo.data.demo_words import DEMOS
 from kvideo.data.listing import Folders, absolute, is_url, is_video
 from kvideo.data.records import VideoRecord, VideoSet
+from kvideo.data.shards.checking import check_file, shard_files
+from kvideo.data.shards.layout import is_stored
 from kvideo.data.tracks import LabelTrack, Segment, ordered
 from kvideo.errors import DataError, DecodeError
 from kvideo.files import write_text_atomic
@@ -100,7 +102,12 @@ def videos_to_check(
         return VideoSet((VideoRecord(path),), (), source=name)
     if name not in DEMOS and os.path.isdir(path) and (found := Folders().videos(path)):
         return VideoSet(tuple(VideoRecord(video) for video in found), (), source=name)
-    return read_data(name, root=root, split=ALL, require_labels=False, per_frame=None)
+    remote: dict[str, Any] = {}
+    if is_url(path):
+        from kvideo.data.remote import list_remote, open_remote
+
+        remote = {"listdir": list_remote, "opener": open_remote}
+    return read_data(name, root=root, split=ALL, require_labels=False, per_frame=None, **remote)
 
 
 def check_videos(
@@ -116,7 +123,8 @@ def check_videos(
 
     A file is bad if it is missing, empty, unreadable or cut off, has no video or no frames, is
     too short, or has the same content as a file before it (remote files are not compared); or if
-    labels over time do not fit it. Where segments may be meant as clips too, there is a note of
+    labels over time do not fit it. Of shards every video is looked at, and the files' checksums are
+    compared with the index. Where segments may be meant as clips too, there is a note of
     those that do not suit a model with a label for each frame.
 
     Args:
@@ -156,14 +164,21 @@ def check_videos(
             finding.bad = BadVideo(path, "unreadable", (error.strerror or str(error)).lower())
         return finding
 
+    def look_at_shard(path: str) -> _Finding:
+        detail = check_file(path, opener, stop)
+        return _Finding(bad=detail and BadVideo(path, "damaged", detail) or None)
+
     findings: dict[str, _Finding] = {}
+    shards = shard_files(by_path)
+    total = len(by_path) + len(shards)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         futures = {pool.submit(look, path): path for path in by_path}
+        futures |= {pool.submit(look_at_shard, path): path for path in shards}
         try:
             for future in as_completed(futures):
                 findings[futures[future]] = future.result()
                 if on_progress is not None:
-                    on_progress(len(findings), len(by_path))
+                    on_progress(len(findings), total)
         except BaseException:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
@@ -247,7 +262,7 @@ def _decode(
     options = {"opener": opener} if is_url(path) else {}
     with decoder(path, **options) as reader:
         info = reader.info
-        if not is_url(path):
+        if not is_url(path) and not is_stored(path):
             with open(path, "rb") as file:
                 if reason := cut_off(file, os.path.getsize(path)):
                     raise DecodeError(path, "truncated", f"the file is cut off ({reason})")
@@ -333,13 +348,15 @@ def _report(
             seconds += finding.seconds
         else:
             bad.append(problem)
+    shards = shard_files(by_path)
+    bad += [broken for path in shards if (broken := findings[path].bad) is not None]
     left_out = {video.path for video in bad}
     if few := [p for p in by_path if findings[p].clips_only and p not in left_out]:
         notes.append(
             "models with a label for each frame do not take the segments of "
             f"{plural(len(few), 'file')} (first: {few[0]}: {findings[few[0]].clips_only})."
         )
-    num_files = len(by_path) + len(videos.missing)
+    num_files = len(by_path) + len(shards) + len(videos.missing)
     return CheckReport(videos.source, num_files, seconds, tuple(bad), tuple(notes))
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from kvideo.data.containers import cut_off, file_size
+from kvideo.data.shards.layout import is_stored
 from kvideo.errors import DecodeError, UsageError
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ def open_video(
     """Opens a video file and decodes its first frame.
 
     Args:
-        path: a local path, or one that `opener` understands.
+        path: a local path, or one that `opener` understands; a video of a shard is
+            `FILE.tfrecord#NUMBER`.
         opener: gives a seekable binary file for `path`. It is asked for paths with "://" in them
             and for those that do not exist locally; all others are opened directly.
         threads: decoding threads for this file. One is best where several files are read at the
@@ -102,7 +104,12 @@ def open_video(
     Raises:
         DecodeError: the file is missing, empty, no video, or gives no frame.
     """
-    return VideoReader(os.fspath(path), opener, threads)
+    path = os.fspath(path)
+    if is_stored(path):
+        from kvideo.data.shards.reading import StoredVideoReader
+
+        return StoredVideoReader(path, opener)
+    return VideoReader(path, opener, threads)
 
 
 class VideoReader:

@@ -32,6 +32,8 @@ from kvideo.data.sampling import (
     random_window,
     view_windows,
 )
+from kvideo.data.shards.layout import is_stored
+from kvideo.data.shards.reading import StoredVideoReader
 from kvideo.data.threads import ordered_map
 from kvideo.data.tracks import UNLABELLED, LabelTrack
 from kvideo.errors import DataError, DecodeError
@@ -329,6 +331,8 @@ class ClipReader:
 
     def _open(self, record: VideoRecord) -> Any:
         opener = self.opener if "://" in record.path else None
+        if is_stored(record.path):  # of a shard, whatever decodes files
+            return StoredVideoReader(record.path, opener)
         return self.open_video(record.path, opener=opener)
 
     def _span(self, record: VideoRecord, duration: float) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from kvideo.errors import DataError, UsageError
 
 # A time this little before a span's end (seconds) shows the span's last frame: readers take a
 # frame that begins up to 1 ms later, since containers round.
-_BEFORE_END = 0.002
+BEFORE_END = 0.002
 CROPS = ("random_resized", "random", "center")
 
 
@@ -161,7 +161,7 @@ def even_clip_times(span: tuple[float, float], spec: ClipSpec, num_clips: int) -
 def clip_times(starts: np.ndarray, end: float, spec: ClipSpec) -> np.ndarray:
     """Times (..., T) in seconds of clips that begin at `starts`; none past `end`'s last frame."""
     times = starts[..., None] + np.arange(spec.num_frames) / spec.frame_rate
-    return np.minimum(times, np.maximum(starts, end - _BEFORE_END)[..., None])
+    return np.minimum(times, np.maximum(starts, end - BEFORE_END)[..., None])
 
 
 def on_grid(times: np.ndarray, span: tuple[float, float], spec: ClipSpec) -> np.ndarray:
@@ -176,10 +176,10 @@ def on_grid(times: np.ndarray, span: tuple[float, float], spec: ClipSpec) -> np.
     """
     rate = spec.frame_rate
     lowest = math.ceil(span[0] * rate - 1e-6)
-    highest = math.floor((span[1] - _BEFORE_END) * rate + 1e-6) - spec.num_frames
+    highest = math.floor((span[1] - BEFORE_END) * rate + 1e-6) - spec.num_frames
     first = np.clip(np.rint(times[..., 0] * rate), lowest, max(lowest, highest))
     steps = first[..., None] + np.arange(spec.num_frames)
-    return np.minimum(steps / rate, np.maximum(times[..., :1], span[1] - _BEFORE_END))
+    return np.minimum(steps / rate, np.maximum(times[..., :1], span[1] - BEFORE_END))
 
 
 def flow_steps(times: np.ndarray, end: float, rate: float) -> tuple[np.ndarray, np.ndarray]:
@@ -194,7 +194,7 @@ def flow_steps(times: np.ndarray, end: float, rate: float) -> tuple[np.ndarray, 
         (...) numbers, and (...) bool.
     """
     steps = np.rint(times * rate).astype(int)
-    return steps, (steps + 1) / rate <= end - _BEFORE_END + 1e-6
+    return steps, (steps + 1) / rate <= end - BEFORE_END + 1e-6
 
 
 def is_padding(start: float, end: float, spec: ClipSpec) -> np.ndarray:
@@ -203,7 +203,7 @@ def is_padding(start: float, end: float, spec: ClipSpec) -> np.ndarray:
     The first never does.
     """
     times = start + np.arange(spec.num_frames) / spec.frame_rate
-    return (times > max(start, end - _BEFORE_END)) & (np.arange(spec.num_frames) > 0)
+    return (times > max(start, end - BEFORE_END)) & (np.arange(spec.num_frames) > 0)
 
 
 def covering_times(span: tuple[float, float], spec: ClipSpec) -> tuple[np.ndarray, np.ndarray]:
@@ -214,7 +214,7 @@ def covering_times(span: tuple[float, float], spec: ClipSpec) -> tuple[np.ndarra
         (N,) of the times at which clips begin. The last clip ends with the last time, unless the
         span is shorter than a clip; then there is one clip, and it goes beyond the end.
     """
-    count = max(1, math.ceil((span[1] - span[0] - _BEFORE_END) * spec.frame_rate))
+    count = max(1, math.ceil((span[1] - span[0] - BEFORE_END) * spec.frame_rate))
     times = span[0] + np.arange(count) / spec.frame_rate
     last = max(0, count - spec.num_frames)
     hop = max(1, spec.num_frames // 2)

@@ -18,8 +18,9 @@ from kvideo.cluster import Cluster
 from kvideo.data.annotations import VideoSet
 from kvideo.data.loading import Failures, TrainingClips
 from kvideo.data.over_time import check_match
-from kvideo.data.pipeline import VideoSource, class_counts, class_shares, clip_reader
+from kvideo.data.pipeline import ClipSource, VideoSource, class_counts, class_shares, clip_reader
 from kvideo.data.records import fingerprint, mirrored_classes
+from kvideo.data.shards.source import ShardSource, reads_as_shards
 from kvideo.data.threads import default_workers
 from kvideo.errors import UsageError
 from kvideo.hardware import choose_precision, choose_strategy, suits_precision
@@ -101,6 +102,13 @@ def assemble(
         clips, head = FrozenClips(*common, **options, frames=frames), parts.head
         extract = {"extract": frames}
         say(f"The backbone is frozen; what it says of each frame is kept in {frames.folder}.")
+        source: ClipSource = VideoSource(clips)
+    elif reads_as_shards(videos, info.clip_spec):
+        source = _shard_source(experiment, videos, info.clip_spec, mirror, failures, say)
+    else:
+        source = VideoSource(clips)
+    if experiment.data_service and not isinstance(source, ShardSource):
+        raise UsageError(_no_service(experiment, info.clip_spec))
     validate = None
     if validation is not None:
         validate = Validation(
@@ -143,7 +151,7 @@ def assemble(
     yield Loop(
         model,
         info,
-        VideoSource(clips),
+        source,
         optimizer,
         strategy,
         loop_options(experiment, clips.num_clips),
@@ -157,6 +165,49 @@ def assemble(
         source_of=source_of if experiment.multigrid else None,
         head=head,
         callbacks=callbacks,
+    )
+
+
+def _shard_source(
+    experiment: Experiment,
+    videos: VideoSet,
+    spec: ClipSpec,
+    mirror: bool,
+    failures: Failures,
+    say: Callable[[str], None],
+) -> ShardSource:
+    """Clips of shards: read here, or by a data service."""
+    common = (videos, spec, experiment.augmentation(mirror), experiment.seed, experiment.strict)
+    options: dict[str, Any] = {
+        "failures": failures,
+        # Several processes give one process's batches only where each takes rows of them.
+        "by_file": not experiment.deterministic,
+        "say": say,
+        "repeats": experiment.repeats,
+        "sampling": experiment.sampling,
+    }
+    if experiment.data_service is None:
+        return ShardSource(*common, **options)
+    if experiment.deterministic:
+        raise UsageError(
+            "the clips of a data service come in no fixed order; train without --data-service or "
+            "without --deterministic."
+        )
+    from kvideo.data.shards.service import ServiceSource
+
+    return ServiceSource(*common, **options, service=experiment.data_service)
+
+
+def _no_service(experiment: Experiment, spec: ClipSpec) -> str:
+    """Why a data service cannot make an experiment's clips."""
+    if spec.has_flow:
+        return "a data service cannot compute optical flow; train without --data-service."
+    if experiment.model_options.get("frozen_backbone"):
+        return "with a frozen backbone each video is read once only; train without --data-service."
+    return (
+        f"a data service reads shards, and {experiment.data} is none: videos are decoded by a "
+        f"Python function, which cannot run there. `kvideo shard {experiment.data} OUT` makes "
+        "shards of it; train on OUT."
     )
 
 

@@ -29,8 +29,8 @@ class Experiment:
     """All that a training run is made of.
 
     Args:
-        data: a folder of class folders, an annotation file, or `"demo"`, `"demo-frames"`,
-            `"demo-order"` or `"demo-dots"`.
+        data: a folder of class folders, an annotation file, a folder of shards, or `"demo"`,
+            `"demo-frames"`, `"demo-order"` or `"demo-dots"`.
         model: a registered model's name; None takes the model of the file `weights`.
         out: the run's folder; None makes `runs/DATA-MODEL`, with a number if that exists.
         val: validation data, in any form that `data` may have.
@@ -108,6 +108,7 @@ class Experiment:
             frame the whole of every video is looked at.
         checkpoint_minutes: how often to write a checkpoint inside an epoch.
         keep_checkpoints: how many of the last checkpoints to keep.
+        data_service: address of a dispatcher of `kvideo serve-data`, whose workers read shards.
         tensorboard: `"all"`: figures, sample clips and confusion matrices; `"scalars"`: figures
             only; `"none"`: no files for TensorBoard.
 
@@ -177,6 +178,7 @@ class Experiment:
     val_clips: int = 2
     checkpoint_minutes: float = 10.0
     keep_checkpoints: int = 2
+    data_service: str | None = None
     tensorboard: str = "all"
 
     def __post_init__(self) -> None:
