@@ -66,4 +66,4 @@ def serve_data(
     try:
         threading.Event().wait()
     finally:
-        server._stop()
+        serving.stop(server)

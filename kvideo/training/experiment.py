@@ -340,7 +340,6 @@ def _check_multigrid(experiment: Experiment) -> None:
         "bptt": experiment.bptt is not None,
         "distill": experiment.distill is not None,
         "unfreeze_epochs": experiment.unfreeze_epochs is not None,
-        "distill": experiment.distill is not None,
         "frozen_backbone": bool(experiment.model_options.get("frozen_backbone")),
         "output=frames": experiment.model_options.get("output") == "frames",
         "clips of flow": (experiment.modality or "rgb") != "rgb",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from typing import Any
 
 import tensorflow as tf
@@ -16,6 +17,7 @@ DEFAULT_PORT = 5050
 # How long the others may take to see that a worker has come or gone, in milliseconds.
 _HEARTBEAT, _TIMEOUT = 2_000, 20_000
 _START_SECONDS = 60.0
+_STOP_SECONDS = 10.0
 
 
 def start_dispatcher(port: int, work_dir: str | None = None) -> tuple[Any, str]:
@@ -87,6 +89,13 @@ def start_worker(dispatcher: str, port: int = 0, host: str | None = None) -> tup
         return tf.data.experimental.service.WorkerServer(config), address
     except tf.errors.OpError as error:
         raise KVideoError(f"the worker cannot start: {_first_line(error)}") from error
+
+
+def stop(server: Any) -> None:
+    """Ends a server; one that waits for others is left after a while."""
+    thread = threading.Thread(target=server._stop, daemon=True)
+    thread.start()
+    thread.join(_STOP_SECONDS)
 
 
 def check_port(port: int) -> None:
