@@ -158,7 +158,7 @@ def start(command: list[str], cwd: Path, program: str = "", **environment: str):
 def finish(process: subprocess.Popen, status: int = 0, seconds: float = 300) -> str:
     text, _ = process.communicate(timeout=seconds)
     assert process.returncode == status, text
-    assert "Traceback" not in text
+    assert "Traceback" not in text, text
     return text
 
 

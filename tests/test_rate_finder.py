@@ -32,9 +32,9 @@ def test_it_suggests_a_tenth_of_the_rate_with_the_lowest_loss_and_stops_at_the_e
 
 @pytest.mark.parametrize("end", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_is_an_explosion(end: float) -> None:
-    found = search_rates(growing_rates(1e-3, 1, 20), [2.0, 1.5, 1.0, 0.8, 0.7, end])
-    assert found.exploded and len(found.rates) == 6
-    assert found.suggestion == found.rates[4] / 10
+    found = search_rates(growing_rates(1e-3, 1, 30), [*np.linspace(2.0, 0.6, 14), end])
+    assert found.exploded and len(found.rates) == 15
+    assert found.suggestion == found.rates[13] / 10
     assert "NaN" not in json.dumps(found.to_json()) and "Infinity" not in json.dumps(
         found.to_json()
     )

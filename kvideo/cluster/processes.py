@@ -14,6 +14,8 @@ from kvideo.errors import KVideoError
 if TYPE_CHECKING:
     import tensorflow as tf
 
+_OF_CONNECTIONS = ("ollective", "recvmsg", "onnect", "Socket closed", "GRPC", "heartbeat")
+
 
 class WorkerLost(KVideoError):
     """Another process of the run does not answer any more."""
@@ -182,11 +184,10 @@ def lost_worker() -> Iterator[None]:
 
     try:
         yield
-    except (
-        tf.errors.UnavailableError,
-        tf.errors.AbortedError,
-        tf.errors.DeadlineExceededError,
-    ) as error:
+    except tf.errors.OpError as error:
+        # The error's class depends on where the operation was when the connection broke.
+        if not any(word in error.message for word in _OF_CONNECTIONS):
+            raise
         raise WorkerLost("another worker is gone or does not answer.") from error
 
 

@@ -10,7 +10,7 @@ import keras
 
 from kvideo.errors import UsageError, check_choice
 from kvideo.layers.conv import conv_unit
-from kvideo.layers.drop_path import DropPath
+from kvideo.layers.dropout import DropPath
 from kvideo.layers.nonlocal_block import NonLocalBlock3D
 from kvideo.models.classifier import check_count
 

@@ -332,7 +332,8 @@ class Loop:
         self._set_learning_rate()
         self.callbacks.begin_epoch(state.epoch)
         label = f"epoch {number}/{options.epochs}"
-        total, done = self.source.num_clips, self._starts()[first_step]
+        total = self.source.num_clips
+        done = min(total, self._starts()[first_step])
         with Progress(total, label, initial=done, unit="clip", quiet=self.quiet) as progress:
             waited = self._steps(dataset, progress, interrupted)
             seconds = time.perf_counter() - begun

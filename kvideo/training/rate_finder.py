@@ -28,6 +28,7 @@ from kvideo.training.videos import read_videos
 LOWEST, HIGHEST = 1e-6, 10.0
 _HIGHEST_OF_LARS = 1000.0
 _KEEP = 0.9  # of the running mean of the losses
+_SETTLED = 10  # steps before the running mean says something
 _EXPLODED = 4.0  # times the lowest loss
 _SAFETY = 10.0  # the suggested rate is so much below the one with the lowest loss
 _FALL = 0.98  # a loss that does not fall to this share of the first one has not fallen
@@ -102,15 +103,16 @@ def search_rates(rates: Iterable[float], losses: Iterable[float]) -> RateSearch:
         mean = _KEEP * mean + (1 - _KEEP) * loss
         smoothed = mean / (1 - _KEEP**number)  # as if it had always been running
         seen.append((float(rate), float(loss), float(smoothed)))
-        if not math.isfinite(smoothed) or smoothed > _EXPLODED * best:
+        settled = number >= _SETTLED
+        if not math.isfinite(smoothed) or (settled and smoothed > _EXPLODED * best):
             exploded = True
             break
-        best = min(best, smoothed)
+        best = min(best, smoothed) if settled else best
     columns = [list(column) for column in zip(*seen, strict=True)]
-    finite = [x if math.isfinite(x) else math.inf for x in columns[2]]
-    place = int(np.argmin(finite))
-    fell = finite[place] < _FALL * finite[0]
-    suggestion = columns[0][place] / _SAFETY if fell else None
+    finite = [x if math.isfinite(x) else math.inf for x in columns[2]][_SETTLED - 1 :]
+    suggestion = None
+    if finite and min(finite) < _FALL * finite[0]:
+        suggestion = columns[0][int(np.argmin(finite)) + _SETTLED - 1] / _SAFETY
     return RateSearch(columns[0], columns[1], columns[2], suggestion, exploded)
 
 
