@@ -123,10 +123,13 @@ def compare(
         **settings: any field of `kvideo.Experiment` but `model` and `out`.
 
     Raises:
-        UsageError: arguments out of range, or a folder with runs of other settings.
+        UsageError: arguments out of range, or a folder with runs of other settings, found with the
+            first model. What is wrong with another one only is in its row.
         DataError: the data cannot be trained on.
+        TrainingInterrupted: Ctrl-C or SIGTERM; called again, the comparison goes on.
     """
     from kvideo.recipes import experiment as experiment_of
+    from kvideo.training.interruption import TrainingInterrupted
 
     names = [name.strip() for name in models if name.strip()]
     if not names:
@@ -148,9 +151,11 @@ def compare(
         say(f"== {name}")
         try:
             row = _compared(name, experiment, test, num_clips, overwrite, verbose)
-        except UsageError:
+        except TrainingInterrupted:
             raise
         except KVideoError as error:
+            if isinstance(error, UsageError) and not rows:
+                raise  # the others are asked for the same way, most likely
             say(f"{name}: {error}")
             row = ComparedModel(name, folder=str(experiment.out), error=str(error))
         rows.append(row)

@@ -66,10 +66,13 @@ def test_a_model_that_fails_is_named_and_the_others_go_on(tiny_videos, tmp_path)
         (broken / name / "1.mp4").write_bytes(b"no video, either")
     result = compare(tiny_videos, tmp_path / "out", MODELS[:1], test=broken)
     assert result.models[0].score is None and "gave a result" in result.models[0].error
-    arguments = ["compare", str(tiny_videos), "-m", "single_frame", "-o", str(tmp_path / "cli")]
+    names = "single_frame,slow_fusion:widths=3"  # the second one cannot be built
+    arguments = ["compare", str(tiny_videos), "-m", names, "-o", str(tmp_path / "cli")]
     arguments += ["--size", "16", "-e", "1", "-b", "4", "--test", str(broken)]
     failed = CliRunner().invoke(cli, arguments)
-    assert failed.exit_code == 1 and "single_frame  failed" in failed.output
+    assert failed.exit_code == 1 and "single_frame" in failed.output
+    rows = [line for line in failed.output.splitlines() if line.endswith("  failed")]
+    assert len(rows) == 2 and "widths" in failed.output
 
 
 def test_the_command(tiny_videos: Path, tmp_path: Path) -> None:
