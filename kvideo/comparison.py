@@ -146,7 +146,7 @@ def compare(
         experiments.append(
             experiment_of(data, recipe, model=model, out=str(folder / _plain(name)), **common)
         )
-    rows = []
+    rows: list[ComparedModel] = []
     for name, experiment in zip(names, experiments, strict=True):
         say(f"== {name}")
         try:
