@@ -14,6 +14,7 @@ from kvideo.layers import (
     BatchNorm,
     Conv3D,
     DepthwiseConv3D,
+    Dropout,
     DropPath,
     FoldTime,
     FramesToChannels,
@@ -92,6 +93,7 @@ CASES = {
         {"trainable": 2},
     ),
     "drop_path": (DropPath, {"rate": 0.25, "seed": 3}, (8, 2, 3, 3, 4), (8, 2, 3, 3, 4), {}),
+    "dropout": (Dropout, {"rate": 0.25, "seed": 3}, (8, 2, 3, 3, 4), (8, 2, 3, 3, 4), {}),
 }
 
 
@@ -348,6 +350,19 @@ def test_depthwise_takes_clips_of_unknown_size(rng):
 def test_depthwise_refuses(arguments, named):
     with pytest.raises(UsageError, match=named):
         DepthwiseConv3D(**arguments)
+
+
+def test_dropout_drops_single_values_and_keeps_the_mean():
+    layer = Dropout(0.25, seed=0)
+    x = np.ones((200, 10, 10), "float32")
+    np.testing.assert_array_equal(layer(x, training=False), x)
+    first, second = (np.asarray(layer(x, training=True)) for _ in range(2))
+    np.testing.assert_allclose(np.unique(first), [0, 4 / 3], rtol=1e-6)
+    assert abs((first == 0).mean() - 0.25) < 0.02 and (first != second).any()
+    assert abs(np.corrcoef(first[0].ravel(), first[1].ravel())[0, 1]) < 0.4
+    # One draw for the values of an axis, where the noise has size 1 there.
+    shared = np.asarray(Dropout(0.5, noise_shape=(None, 1, 10), seed=1)(x, training=True))
+    assert (shared == shared[:, :1]).all() and 0.4 < (shared == 0).mean() < 0.6
 
 
 def test_drop_path_drops_whole_examples_and_keeps_the_mean():
