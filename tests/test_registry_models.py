@@ -225,7 +225,7 @@ def test_training_step(small: Small) -> None:
     optimizer.build(model.trainable_variables)
     step = compile_step(model, optimizer, tf.distribute.get_strategy(), batch_size=2)
     before = [variable.numpy() for variable in model.trainable_variables]
-    losses, _, count = step(clips(2), np.array([0, 3], np.int32)).numpy()
+    losses, _, count, _ = step(clips(2), np.array([0, 3], np.int32)).numpy()
     small.__dict__.pop("predictions", None)  # they are others now
     assert np.isfinite(losses) and losses > 0 and count == 2
     changed = [
