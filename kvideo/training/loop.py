@@ -484,7 +484,8 @@ class Loop:
 
     def _next(self, iterator: Any) -> tuple[Any, Any]:
         try:
-            return next(iterator)
+            with lost_worker():  # several processes agree on whether there is a next batch
+                return next(iterator)
         except (tf.errors.OpError, StopIteration) as error:
             # TensorFlow wraps an exception of the loader in its own and loses its class.
             if self.source.error is not None:
