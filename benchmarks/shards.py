@@ -16,7 +16,6 @@ import tensorflow as tf
 
 from kvideo.clip_spec import ClipSpec
 from kvideo.data.annotations import read_data
-from kvideo.data.loading import TrainingClips
 from kvideo.data.pipeline import VideoSource, clip_reader
 from kvideo.data.sampling import Augmentation
 from kvideo.data.shards.layout import stored_in
@@ -24,6 +23,7 @@ from kvideo.data.shards.plan import ShardSettings, plan_shards
 from kvideo.data.shards.source import ShardSource
 from kvideo.data.shards.writing import prepare, write_shards
 from kvideo.data.threads import default_workers
+from kvideo.data.training_clips import TrainingClips
 
 SPEC = ClipSpec(16, frame_rate=8.0, size=(112, 112))
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import keras
 
     from kvideo.data.annotations import VideoSet
-    from kvideo.data.loading import ClipReader
+    from kvideo.data.clip_reader import ClipReader
     from kvideo.feature_set import FeatureSet
     from kvideo.prediction import Prediction
     from kvideo.saving import ModelInfo

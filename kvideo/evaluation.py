@@ -14,7 +14,7 @@ from kvideo.clip_spec import Views
 from kvideo.cluster import Cluster
 from kvideo.cluster.messages import shared_out
 from kvideo.data.annotations import VideoRecord, VideoSet
-from kvideo.data.loading import ClipReader, iterate_views
+from kvideo.data.clip_reader import ClipReader, iterate_views
 from kvideo.data.over_time import check_match
 from kvideo.data.windows import iterate_blocks
 from kvideo.errors import DecodeError

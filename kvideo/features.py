@@ -22,9 +22,9 @@ import numpy as np
 
 from kvideo.clip_spec import Views
 from kvideo.data.annotations import read_data
+from kvideo.data.clip_reader import ClipReader, iterate_timed_views
 from kvideo.data.demo_words import DEMOS
 from kvideo.data.listing import Folders, absolute, is_url, is_video, join
-from kvideo.data.loading import ClipReader, iterate_timed_views
 from kvideo.data.parts import ALL, split_files
 from kvideo.data.records import VideoRecord, VideoSet
 from kvideo.data.remote import list_remote, open_remote, stamp_remote

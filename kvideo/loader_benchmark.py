@@ -21,7 +21,8 @@ import tensorflow as tf
 
 from kvideo.benchmarking import load_before, much_load
 from kvideo.clip_spec import ClipSpec
-from kvideo.data.loading import ClipReader, Failures, TrainingClips
+from kvideo.data.clip_reader import ClipReader
+from kvideo.data.failures import Failures
 from kvideo.data.pipeline import batches
 from kvideo.data.records import VideoRecord, VideoSet
 from kvideo.data.sampling import Augmentation
@@ -37,6 +38,7 @@ from kvideo.data.timing import (
     TimedFlow,
     timed,
 )
+from kvideo.data.training_clips import TrainingClips
 from kvideo.errors import DataError, DecodeError, UsageError
 
 TRANSFORM, BATCH, OTHER = "transform", "batch", "other"

@@ -10,7 +10,7 @@ import numpy as np
 
 from kvideo.clip_spec import Views
 from kvideo.data.annotations import VideoRecord, VideoSet
-from kvideo.data.loading import ClipReader
+from kvideo.data.clip_reader import ClipReader
 from kvideo.data.windows import iterate_blocks
 from kvideo.errors import DecodeError
 from kvideo.evaluation import score_with_members

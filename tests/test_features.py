@@ -19,7 +19,7 @@ from conftest import drifting, write_video
 import kvideo
 from kvideo.cli import cli
 from kvideo.clip_spec import ClipSpec, Views
-from kvideo.data.loading import ClipReader
+from kvideo.data.clip_reader import ClipReader
 from kvideo.data.pipeline import clip_reader
 from kvideo.data.records import VideoRecord, VideoSet
 from kvideo.errors import DataError, UnknownNameError, UsageError

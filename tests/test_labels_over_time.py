@@ -11,11 +11,11 @@ from video_files import number_in
 from kvideo.clip_spec import ClipSpec
 from kvideo.data.annotations import find_splits, read_data, split_validation
 from kvideo.data.check import check_videos, videos_to_check
-from kvideo.data.loading import TrainingClips
 from kvideo.data.pipeline import batches, class_shares, clip_dataset, clip_reader
 from kvideo.data.records import VideoRecord, VideoSet
 from kvideo.data.sampling import Augmentation, covering_times, is_padding
 from kvideo.data.tracks import LabelTrack, Segment
+from kvideo.data.training_clips import TrainingClips
 from kvideo.data.windows import iterate_blocks
 from kvideo.errors import DataError, DecodeError
 

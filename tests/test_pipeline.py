@@ -15,19 +15,15 @@ from conftest import drifting, write_video
 
 from kvideo.clip_spec import ClipSpec, Views
 from kvideo.data.annotations import VideoRecord, VideoSet, read_data
+from kvideo.data.clip_reader import GREY, ClipReader, iterate_views
 from kvideo.data.decode import open_video
 from kvideo.data.epochs import balanced_order, epoch_order
-from kvideo.data.loading import (
-    GREY,
-    ClipReader,
-    Failures,
-    TrainingClips,
-    iterate_views,
-)
+from kvideo.data.failures import Failures
 from kvideo.data.pipeline import batches, class_counts, clip_dataset, clip_reader
 from kvideo.data.sampling import Augmentation, view_windows
 from kvideo.data.shares import Share
 from kvideo.data.threads import ordered_map
+from kvideo.data.training_clips import TrainingClips
 from kvideo.errors import DataError, DecodeError, UnknownNameError
 
 SPEC = ClipSpec(4, 10.0, (16, 16))

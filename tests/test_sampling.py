@@ -353,7 +353,7 @@ def test_one_draw_for_all_frames() -> None:
 def test_operations_of_randaugment_are_those_of_their_names() -> None:
     import tensorflow as tf
 
-    from kvideo.data.loading import GREY
+    from kvideo.data.clip_reader import GREY
     from kvideo.data.rand_augment import _operations
 
     blocks = rng(3).integers(60, 200, (8, 8, 3), np.uint8).repeat(4, 0).repeat(4, 1)

@@ -14,12 +14,14 @@ import tensorflow as tf
 from kvideo.clip_spec import ClipSpec
 from kvideo.data.annotations import VideoRecord, VideoSet, read_data
 from kvideo.data.clip_flow import ClipFlow
+from kvideo.data.clip_reader import ClipReader
+from kvideo.data.failures import Failures
 from kvideo.data.flow_cache import FlowCache
-from kvideo.data.loading import ClipReader, Failures, TrainingClips
 from kvideo.data.remote import list_remote, open_remote
 from kvideo.data.sampling import Augmentation
 from kvideo.data.shares import WHOLE, Share
 from kvideo.data.threads import default_workers, ordered_map
+from kvideo.data.training_clips import TrainingClips
 from kvideo.data.transforms import augment_clip
 from kvideo.errors import DataError, DecodeError
 from kvideo.registry import get_decoder

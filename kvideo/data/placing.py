@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kvideo.clip_spec import ClipSpec
-from kvideo.data.loading import GREY
+from kvideo.data.clip_reader import GREY
 from kvideo.data.picture import Orientation, PictureMaker, display_size
 from kvideo.data.sampling import Window, view_windows
 from kvideo.errors import UsageError

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kvideo.data.loading import GREY
+from kvideo.data.clip_reader import GREY
 
 LARGEST_MAGNITUDE = 10.0
 

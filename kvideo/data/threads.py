@@ -8,6 +8,9 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+# What may wait in memory for its turn.
+MAX_AHEAD_BYTES = 512 * 2**20
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

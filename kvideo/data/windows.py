@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 
-from kvideo.data.loading import ClipReader
+from kvideo.data.clip_reader import ClipReader
 from kvideo.data.records import VideoRecord
 from kvideo.data.sampling import covering_times
 from kvideo.data.threads import ordered_map

@@ -18,7 +18,7 @@ from kvideo.segmentation.results import TimeSegment, plain_segments
 from kvideo.text import enumerate_words
 
 if TYPE_CHECKING:
-    from kvideo.data.loading import ClipReader
+    from kvideo.data.clip_reader import ClipReader
     from kvideo.data.records import VideoSet
     from kvideo.prediction import Prediction
 

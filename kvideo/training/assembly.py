@@ -16,12 +16,13 @@ from kvideo.building import build_model
 from kvideo.clip_spec import ClipSpec, recommended_clip, recommended_views
 from kvideo.cluster import Cluster
 from kvideo.data.annotations import VideoSet
-from kvideo.data.loading import Failures, TrainingClips
+from kvideo.data.failures import Failures
 from kvideo.data.over_time import check_match
 from kvideo.data.pipeline import ClipSource, VideoSource, class_counts, class_shares, clip_reader
 from kvideo.data.records import fingerprint, mirrored_classes
 from kvideo.data.shards.source import ShardSource, reads_as_shards
 from kvideo.data.threads import default_workers
+from kvideo.data.training_clips import TrainingClips
 from kvideo.errors import UsageError
 from kvideo.hardware import choose_precision, choose_strategy, suits_precision
 from kvideo.layers.normalization import use_exact_statistics

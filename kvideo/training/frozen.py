@@ -20,9 +20,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kvideo.data.loading import ClipReader, TrainingClips
+from kvideo.data.clip_reader import ClipReader
 from kvideo.data.records import VideoRecord
 from kvideo.data.tracks import UNLABELLED
+from kvideo.data.training_clips import TrainingClips
 from kvideo.errors import UsageError
 from kvideo.features import file_stamp, model_digest
 from kvideo.files import atomic_path, cache_folder, make_folder

@@ -12,7 +12,8 @@ from kvideo.clip_spec import Views
 from kvideo.cluster import Cluster
 from kvideo.cluster.messages import shared_out
 from kvideo.data.annotations import VideoRecord, VideoSet
-from kvideo.data.loading import ClipReader, Failures, iterate_views
+from kvideo.data.clip_reader import ClipReader, iterate_views
+from kvideo.data.failures import Failures
 from kvideo.data.tracks import UNLABELLED
 from kvideo.data.windows import Block, iterate_blocks
 from kvideo.errors import DataError, DecodeError

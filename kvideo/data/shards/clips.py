@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvideo.clip_spec import ClipSpec
-from kvideo.data.loading import GREY
+from kvideo.data.clip_reader import GREY
 from kvideo.data.records import VideoSet
 from kvideo.data.remote import open_remote
 from kvideo.data.sampling import Augmentation

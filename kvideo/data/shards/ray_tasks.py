@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kvideo.data.loading import Failures
+from kvideo.data.failures import Failures
 from kvideo.data.shards.plan import PlannedShard, ShardPlan
 from kvideo.data.shards.writing import ShardReport, existing, finish, write_shard
 from kvideo.errors import DecodeError, KVideoError

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from kvideo.clip_spec import ClipSpec
 from kvideo.data.epochs import balanced_order, epoch_order
-from kvideo.data.loading import Failures
+from kvideo.data.failures import Failures
 from kvideo.data.records import VideoSet
 from kvideo.data.sampling import Augmentation
 from kvideo.data.shards.clips import (

@@ -11,7 +11,7 @@ import math
 import tensorflow as tf
 
 from kvideo.clip_spec import ClipSpec
-from kvideo.data.loading import GREY
+from kvideo.data.clip_reader import GREY
 from kvideo.data.sampling import BEFORE_END, Augmentation
 
 DRAWS = 4  # uniform numbers that a window needs, at most

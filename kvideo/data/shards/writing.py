@@ -14,8 +14,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from kvideo.data.failures import Failures
 from kvideo.data.listing import absolute
-from kvideo.data.loading import Failures
 from kvideo.data.shards import storage
 from kvideo.data.shards.examples import encode_video, placed
 from kvideo.data.shards.layout import ENDING, INDEX, ShardFile, ShardIndex, StoredVideo

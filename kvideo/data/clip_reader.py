@@ -1,4 +1,4 @@
-"""Records to clips: opens files in an ordered pool of threads, samples, decodes, replaces failures.
+"""Clips of a record's file: opened, sampled, decoded; for training, for testing, over time.
 
 Decoding runs in FFmpeg, outside Python's global lock, so threads are enough. The pool hands
 results out in the order of the requests: a run is the same whatever the number of workers.
@@ -6,20 +6,16 @@ results out in the order of the requests: a run is the same whatever the number 
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import itertools
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from kvideo.clip_spec import ClipSpec, Views
-from kvideo.data.annotations import VideoRecord, VideoSet
+from kvideo.data.annotations import VideoRecord
 from kvideo.data.clip_flow import ClipFlow
 from kvideo.data.decode import Pictures
-from kvideo.data.epochs import balanced_order, epoch_order
 from kvideo.data.sampling import (
     Augmentation,
     Window,
@@ -34,55 +30,15 @@ from kvideo.data.sampling import (
 )
 from kvideo.data.shards.layout import is_stored
 from kvideo.data.shards.reading import StoredVideoReader
-from kvideo.data.threads import ordered_map
+from kvideo.data.threads import MAX_AHEAD_BYTES, ordered_map
 from kvideo.data.tracks import UNLABELLED, LabelTrack
 from kvideo.errors import DataError, DecodeError
-from kvideo.text import plural
 
 GREY = 127
-_MAX_REPLACEMENTS = 20
 _BLOCK = 16  # clips decoded at once for a timeline
 _COUNTING_SIZE = (16, 16)  # pixels, where frames are only counted
-_MAX_AHEAD_BYTES = 512 * 2**20
 
 Result = TypeVar("Result")
-
-
-class Failures:
-    """The videos that gave no frames, by path; safe to use from many threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._errors: dict[str, DecodeError] = {}
-
-    def add(self, error: DecodeError) -> None:
-        """Notes a failure; a file counts once."""
-        with self._lock:
-            self._errors[error.path] = error
-
-    def __len__(self) -> int:
-        return len(self._errors)
-
-    def errors(self) -> list[DecodeError]:
-        """One error for each file, in the order of their first failure."""
-        with self._lock:
-            return list(self._errors.values())
-
-    def summary(self, first: int = 0, limit: int = 10) -> str:
-        """Counts by reason and names of files, beginning with failure number `first`.
-
-        At most `limit` files are named. Empty without failures.
-        """
-        errors = self.errors()[first:]
-        if not errors:
-            return ""
-        reasons = collections.Counter(error.reason for error in errors)
-        counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        lines = [f"{plural(len(errors), 'video')} could not be read ({counts}):"]
-        lines += [f"  {error}" for error in errors[:limit]]
-        if len(errors) > limit:
-            lines.append(f"  … and {len(errors) - limit} more; `kvideo check` lists them all.")
-        return "\n".join(lines)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -360,135 +316,6 @@ def _cut(frames: np.ndarray, crop: tuple[int, int, int, int]) -> np.ndarray:
     return frames[..., top : top + height, left : left + width, :]
 
 
-@dataclasses.dataclass
-class TrainingClips:
-    """The random clips of an epoch, each determined by (seed, epoch, place in the epoch).
-
-    A video that fails is replaced by another, drawn from the same numbers, and noted in
-    `failures`; with `strict` it ends the iteration instead.
-
-    Args:
-        videos: all with labels.
-        reader: of their clips.
-        augmentation: random changes.
-        seed: determines all that is random.
-        workers: decoding threads.
-        strict: see above.
-        failures: receives the videos that cannot be read.
-        error: what ended the last iteration early.
-        repeats: clips of each video in an epoch, one after the other, from one decoding.
-        sampling: `"random"`: every video; `"balanced"`: see `kvideo.data.epochs.balanced_order`.
-    """
-
-    videos: VideoSet
-    reader: ClipReader
-    augmentation: Augmentation
-    seed: int = 0
-    workers: int = 2
-    strict: bool = False
-    failures: Failures = dataclasses.field(default_factory=Failures)
-    error: Exception | None = None
-    repeats: int = 1
-    sampling: str = "random"
-
-    @property
-    def element(self) -> tuple[tuple[int, ...], str]:
-        """Shape and type of a clip."""
-        return self.reader.spec.shape, self.reader.spec.dtype
-
-    @property
-    def modality(self) -> str | None:
-        """What the elements show, so that they can be augmented; None: they are no pictures."""
-        return self.reader.spec.modality
-
-    @property
-    def num_clips(self) -> int:
-        """Clips in an epoch."""
-        return len(self.videos.records) * self.repeats
-
-    def order(self, epoch: int) -> np.ndarray:
-        """The numbers of an epoch's records, in its order."""
-        if self.sampling == "balanced":
-            labels = [record.labels for record in self.videos.records]
-            return balanced_order(labels, self.seed, epoch)
-        return epoch_order(len(self.videos.records), self.seed, epoch)
-
-    def read(
-        self, record: VideoRecord, rngs: Sequence[np.random.Generator]
-    ) -> list[tuple[np.ndarray, np.ndarray | None]]:
-        """Random clips of a video; see `ClipReader.labelled_training_clips`."""
-        return self.reader.labelled_training_clips(record, self.augmentation, rngs)
-
-    def epoch(
-        self, epoch: int, places: Iterable[int] | None = None
-    ) -> Iterator[tuple[np.ndarray, int | np.ndarray, np.ndarray]]:
-        """Clips of an epoch: (clip, label, random seed (2,) int32).
-
-        The label is the class index, for multi-label sets (num_classes,) float32 of 0 and 1, and
-        for sets with labels over time (T,) int32, see `ClipReader.labelled_training_clip`.
-
-        Args:
-            epoch: its number.
-            places: which clips; by default each once. Places behind the last begin again with the
-                first, as clips that fill up a batch and do not count: their labels are -1.
-        """
-        order = self.order(epoch)
-        places = range(self.num_clips) if places is None else places
-        groups = (list(g) for _, g in itertools.groupby(places, lambda p: p // self.repeats))
-        shape, dtype = self.element
-        bytes_at_once = int(np.prod(shape)) * np.dtype(dtype).itemsize * self.repeats
-        ahead = max(self.workers, min(4 * self.workers, _MAX_AHEAD_BYTES // bytes_at_once))
-        results = ordered_map(
-            lambda places: self._load(epoch, places, order), groups, self.workers, ahead
-        )
-        try:
-            for clips in results:
-                yield from clips
-        except Exception as error:
-            self.error = error
-            raise
-        finally:
-            results.close()
-
-    def _load(
-        self, epoch: int, places: Sequence[int], order: np.ndarray
-    ) -> list[tuple[np.ndarray, int | np.ndarray, np.ndarray]]:
-        """The clips at some places, all of one video."""
-        slot = places[0] // self.repeats
-        index = int(order[slot % len(order)])
-        spare = np.random.default_rng([self.seed, epoch, slot * self.repeats, 1])
-        for _ in range(_MAX_REPLACEMENTS):
-            record = self.videos.records[index]
-            rngs = [np.random.default_rng([self.seed, epoch, place, 0]) for place in places]
-            try:
-                clips = self.read(record, rngs)
-            except DecodeError as error:
-                self.failures.add(error)
-                if self.strict:
-                    raise
-                index = int(spare.integers(len(self.videos.records)))
-                continue
-            loaded = []
-            for (clip, labels), rng in zip(clips, rngs, strict=True):
-                label = self._label(record) if labels is None else labels
-                if slot >= len(order):
-                    label = np.full_like(label, UNLABELLED)
-                loaded.append((clip, label, rng.integers(0, 2**31 - 1, 2, dtype=np.int32)))
-            return loaded
-        last = str(self.failures.errors()[-1]).removesuffix(".")
-        raise DataError(
-            f"no video could be read in {_MAX_REPLACEMENTS} attempts in a row; the last "
-            f"failure: {last}. `kvideo check` lists what is wrong with the files."
-        )
-
-    def _label(self, record: VideoRecord) -> int | np.ndarray:
-        if not self.videos.multi_label:
-            return record.labels[0]
-        label = np.zeros(len(self.videos.class_names), np.float32)
-        label[list(record.labels)] = 1
-        return label
-
-
 def iterate_views(
     records: Iterable[VideoRecord], reader: ClipReader, views: Views, workers: int
 ) -> Iterator[np.ndarray | DecodeError]:
@@ -520,5 +347,5 @@ def _each_video(
 
     spec = reader.spec
     video_bytes = int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize * len(views)
-    ahead = max(1, min(2 * workers, _MAX_AHEAD_BYTES // video_bytes))
+    ahead = max(1, min(2 * workers, MAX_AHEAD_BYTES // video_bytes))
     return ordered_map(load, records, min(workers, ahead), ahead)
