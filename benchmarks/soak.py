@@ -28,12 +28,12 @@ from pathlib import Path
 
 every, *arguments = sys.argv[1:]
 sys.argv = ["kvideo", *arguments]
-from kvideo.training import loop
+from kvideo.training import step_compiler
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
-compile_step, steps = loop.compile_step, 0
+compile_step, steps = step_compiler.compile_step, 0
 
 def counted(*args, **options):
     step = compile_step(*args, **options)
@@ -47,7 +47,7 @@ def counted(*args, **options):
         return step(*inputs)
     return call
 
-loop.compile_step = counted
+step_compiler.compile_step = counted
 from kvideo.cli import main
 main()
 """

@@ -117,9 +117,9 @@ def test_result_as_json(measured: BenchmarkResult) -> None:
 def test_inference_is_the_predictors_and_training_is_the_loops(monkeypatch) -> None:
     """The very functions that the commands run, called as often as asked."""
     from kvideo import inference
-    from kvideo.training import loop, step
+    from kvideo.training import step, step_compiler
 
-    assert loop.compile_step is step.compile_step
+    assert step_compiler.compile_step is step.compile_step
     calls = []
     original = inference.Predictor.__call__
 

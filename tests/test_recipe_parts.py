@@ -19,7 +19,7 @@ from kvideo.clip_spec import ClipSpec
 from kvideo.errors import UsageError
 from kvideo.saving import ModelInfo, save_model
 from kvideo.training.distillation import load_teacher
-from kvideo.training.loop import TrainingInterrupted
+from kvideo.training.interruption import TrainingInterrupted
 from kvideo.training.mixing import Mixing
 from kvideo.training.objective import Distillation, Objective
 from kvideo.training.step import compile_step

@@ -33,7 +33,8 @@ from kvideo.text import plural
 from kvideo.training.distillation import load_teacher
 from kvideo.training.experiment import Experiment, experiment_clip
 from kvideo.training.frozen import FrozenClips, FrozenFrames, FrozenParts
-from kvideo.training.loop import Loop, LoopOptions
+from kvideo.training.loop import Loop
+from kvideo.training.loop_state import LoopOptions
 from kvideo.training.losses import balanced_class_weights
 from kvideo.training.objective import Objective
 from kvideo.training.optimizers import LEARNING_RATES, make_optimizer

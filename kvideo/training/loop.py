@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import json
 import math
@@ -21,88 +20,26 @@ from kvideo.cluster import Cluster, WorkerLost
 from kvideo.cluster.processes import lost_worker
 from kvideo.data.pipeline import ClipSource
 from kvideo.data.shares import Share
-from kvideo.errors import DataError, DecodeError, KVideoError, UsageError
+from kvideo.errors import DataError, DecodeError, KVideoError
 from kvideo.progress import Progress
 from kvideo.saving import ModelInfo
+from kvideo.training.bottleneck import describe_bottleneck
 from kvideo.training.callbacks import CallbackDriver
 from kvideo.training.checkpoint import check_shapes, restore_variables
 from kvideo.training.interruption import Interruptible, TrainingInterrupted
-from kvideo.training.multigrid import GridSteps, Multigrid, MultigridSource
+from kvideo.training.loop_state import LoopOptions, LoopState
+from kvideo.training.multigrid import MultigridSource
 from kvideo.training.objective import Objective
 from kvideo.training.run_folder import MODEL, RunFolder
-from kvideo.training.schedules import warmup_cosine
-from kvideo.training.step import compile_step
+from kvideo.training.step_compiler import StepCompiler
+from kvideo.training.step_plan import StepPlan
 from kvideo.training.tested_weights import TestedWeights
 from kvideo.training.thawing import Thawing
 
 if TYPE_CHECKING:
     import keras
 
-# Where waiting for clips takes more than this share of the time, the loader is the bottleneck.
-_LOADER_BOUND = 0.15
 _RETRY_SECONDS = 60.0  # after a checkpoint that could not be written
-
-
-@dataclasses.dataclass(frozen=True)
-class LoopOptions:
-    """What the loop itself needs to know.
-
-    Args:
-        epochs: passes over the training videos.
-        batch_size: clips in a step, over all replicas.
-        learning_rate: at the schedule's peak.
-        warmup_epochs: epochs of linear warm-up; may be a fraction.
-        clip_norm: largest norm of the whole gradient; None for no limit.
-        early_stopping: epochs without a better validation result after which to stop; None: never.
-        remat: see `compile_step`.
-        bptt: see `compile_step`.
-        accumulate: see `compile_step`.
-        ema: decay of `WeightAverage`, whose weights are validated and saved; None: no average.
-        precise_bn: batches that batch norms' statistics are taken from before a validation, see
-            `PreciseStatistics`; None: the running averages serve.
-        unfreeze_epochs: see `Thawing`; None: all is trained from the beginning.
-        rate_exponent: how the learning rate follows a batch that grows, see `Multigrid.rate`: to
-            which power of it.
-        checkpoint_minutes: how often to write a checkpoint inside an epoch.
-        keep_checkpoints: how many of them to keep.
-        tensorboard: see `History`.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    warmup_epochs: float = 1.0
-    clip_norm: float | None = None
-    early_stopping: int | None = None
-    remat: bool = False
-    bptt: int | None = None
-    accumulate: int = 1
-    ema: float | None = None
-    precise_bn: int | None = None
-    unfreeze_epochs: int | None = None
-    rate_exponent: float = 1.0
-    checkpoint_minutes: float = 10.0
-    keep_checkpoints: int = 2
-    tensorboard: str = "all"
-
-
-@dataclasses.dataclass
-class LoopState:
-    """Where the loop is: the JSON part of a checkpoint.
-
-    `sums` are loss, hits and examples (or frames) of the epoch's steps so far.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    sums: list[float] = dataclasses.field(default_factory=lambda: [0.0, 0.0, 0.0])
-    rows: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    best: list[float] | None = None
-    best_epoch: int = 0
-    seconds: float = 0.0
-    waited: float = 0.0
-    fingerprint: str = ""
-    rate_scale: float = 1.0
 
 
 class TrainingDiverged(KVideoError):
@@ -165,24 +102,14 @@ class Loop:
         self._named = 0
         self.state = LoopState(fingerprint=fingerprint)
         replicas = strategy.num_replicas_in_sync
-        if options.batch_size % replicas:
-            raise UsageError(
-                f"the batch size ({options.batch_size}) must be a multiple of the number of "
-                f"devices ({replicas})."
-            )
-        # No larger than what there is, so that little is filled up.
-        pieces = replicas * options.accumulate
-        enough = math.ceil(source.num_clips / pieces) * pieces
-        self.batch_size = min(options.batch_size, enough)
-        self.steps_per_epoch = math.ceil(source.num_clips / self.batch_size)
         self.share = Share(self.cluster.index, self.cluster.size, replicas // self.cluster.size)
-        self._grids: Multigrid | None = None
-        if source_of is not None:
-            self._grids = Multigrid(
-                info.clip_spec, self.batch_size, source.num_clips, options.epochs
-            )
-            self.source = MultigridSource(self._grids, source, source_of)
+        self._plan = StepPlan(
+            options, source.num_clips, replicas, info.clip_spec if source_of else None
+        )
+        self.batch_size, self.steps_per_epoch = self._plan.batch_size, self._plan.steps_per_epoch
         self._full_source = source
+        if source_of is not None and self._plan.grids is not None:
+            self.source = MultigridSource(self._plan.grids, source, source_of)
         self._thawing = None
         if options.unfreeze_epochs is not None:
             self._thawing = Thawing(model, options.unfreeze_epochs)
@@ -193,23 +120,10 @@ class Loop:
         self._tested = TestedWeights(
             model, network, strategy, self._batches_of_clips, options.ema, options.precise_bn
         )
-        self._compile = functools.partial(
-            compile_step,
-            optimizer=optimizer,
-            strategy=strategy,
-            objective=objective,
-            clip_norm=options.clip_norm,
-            remat=options.remat,
-            bptt=options.bptt,
-            accumulate=options.accumulate,
+        self._steps_of = StepCompiler(
+            network, optimizer, strategy, objective, options, self._plan, self._thawing, say
         )
-        self._network = network
-        self._compiled_for: int | None = None
-        if self._thawing is None:
-            self._step = self._compiled()  # so that what cannot be compiled is told at once
-        else:
-            self._thaw()
-
+        self._step = self._steps_of(0)  # so that what cannot be compiled is told at once
         self.callbacks = CallbackDriver(
             callbacks,
             model,
@@ -300,26 +214,9 @@ class Loop:
         """The videos, of training and validation, that could not be read."""
         return self.source.failures.errors()
 
-    def waiting_share(self) -> float:
-        """Share of the training time that went into waiting for clips."""
-        return self.state.waited / self.state.seconds if self.state.seconds else 0.0
-
     def bottleneck(self) -> str:
         """A sentence: was it the loader or the model?"""
-        share = self.waiting_share()
-        if share > _LOADER_BOUND:
-            remedy = "More --workers or smaller videos would help."
-            if self.info.clip_spec.has_flow:
-                rate = self.info.clip_spec.frame_rate
-                remedy = (
-                    "Optical flow is computed in the first epoch; `kvideo flow DATA --frame-rate "
-                    f"{rate:g}` does it beforehand."
-                )
-            return (
-                f"The loader was the bottleneck: the model waited for clips {share:.0%} of the "
-                f"time. {remedy}"
-            )
-        return f"The model was the bottleneck: it waited for clips only {share:.0%} of the time."
+        return describe_bottleneck(self.state.waited, self.state.seconds, self.info.clip_spec)
 
     def _epoch(self, interrupted: Interruptible) -> None:
         state, options = self.state, self.options
@@ -328,12 +225,12 @@ class Loop:
         dataset = self.source.batches(
             self.batch_size, epoch=state.epoch, first_batch=state.step, share=self.share
         )
-        self._thaw()
+        self._step = self._steps_of(state.epoch)
         self._set_learning_rate()
         self.callbacks.begin_epoch(state.epoch)
         label = f"epoch {number}/{options.epochs}"
         total = self.source.num_clips
-        done = min(total, self._starts()[first_step])
+        done = min(total, self._plan.starts(state.epoch)[first_step])
         with Progress(total, label, initial=done, unit="clip", quiet=self.quiet) as progress:
             waited = self._steps(dataset, progress, interrupted)
             seconds = time.perf_counter() - begun
@@ -377,38 +274,9 @@ class Loop:
                 confusion = getattr(self.validate, "confusion", None)
                 self.files.show_confusion(int(row["epoch"]), confusion)
 
-    def _thaw(self) -> None:
-        """Freezes and thaws layers for the epoch; compiles the step anew where that matters."""
-        if self._thawing is None:
-            return
-        self._thawing.freeze(self.state.epoch)
-        count = self._thawing.count(self.state.epoch)
-        if count != self._compiled_for:
-            if self._compiled_for is not None:
-                self.say(self._thawing.describe(self.state.epoch))
-            self._step, self._compiled_for = self._compiled(), count
-
-    def _compiled(self) -> Any:
-        """The step, for the layers that are trained now."""
-        if self._grids is None:
-            return self._compile(self._network, batch_size=self.batch_size)
-        steps = GridSteps(
-            self._network,
-            lambda network, batch_size: self._compile(network, batch_size=batch_size),
-            self.strategy,
-        )
-        steps.check(self._grids)
-        return steps
-
-    def _starts(self) -> list[int]:
-        """The first clip of each step of the epoch, and where the last step ends."""
-        if self._grids is not None:
-            return self._grids.starts(self.state.epoch)
-        return [step * self.batch_size for step in range(self.steps_per_epoch + 1)]
-
     def _batches_of_clips(self, count: int) -> Iterator[Any]:
         """At most so many batches of the epoch's clips, as they are distributed."""
-        # Not a last batch that is filled up with grey.
+        # Not a last batch that is filled up.
         full = max(1, self.source.num_clips // self.batch_size)
         dataset = self._full_source.batches(
             self.batch_size, epoch=self.state.epoch, share=self.share
@@ -434,7 +302,7 @@ class Loop:
         save_at = begun + 60 * self.options.checkpoint_minutes
         # Not `experimental_distribute_dataset`: with several processes it would share out anew.
         iterator = iter(self.strategy.distribute_datasets_from_function(lambda context: dataset))
-        starts = self._starts()
+        starts = self._plan.starts(state.epoch)
         while state.step < len(starts) - 1 and not self.callbacks.stop_now:
             asked = time.perf_counter()
             clips, labels = self._next(iterator)
@@ -492,22 +360,12 @@ class Loop:
                 raise self.source.error from error
             raise
 
+    def _learning_rate(self, step: int) -> float:
+        """For a step of the epoch, from 0."""
+        return self.callbacks.scale * self._plan.learning_rate(self.state.epoch, step)
+
     def _set_learning_rate(self) -> None:
         self.optimizer.learning_rate.assign(self._learning_rate(self.state.step))
-
-    def _learning_rate(self, step: int) -> float:
-        """The rate for a step of the epoch, from 0."""
-        epoch, place = self.state.epoch, float(step)
-        factor = self.callbacks.scale
-        if self._grids is not None:  # which has fewer and larger steps in most epochs
-            place *= self.steps_per_epoch / self._grids.steps(epoch)
-            factor *= self._grids.rate(epoch) ** self.options.rate_exponent
-        return factor * warmup_cosine(
-            epoch * self.steps_per_epoch + place,
-            peak=self.options.learning_rate,
-            warmup_steps=round(self.options.warmup_epochs * self.steps_per_epoch),
-            total_steps=self.options.epochs * self.steps_per_epoch,
-        )
 
     def _training_figures(self) -> dict[str, float]:
         loss, hits, examples = self.state.sums

@@ -25,7 +25,8 @@ from kvideo.training.experiment import EXPERIMENT, PATHS, Experiment, absolute
 from kvideo.training.videos import read_videos
 
 if TYPE_CHECKING:
-    from kvideo.training.loop import Loop, LoopState
+    from kvideo.training.loop import Loop
+    from kvideo.training.loop_state import LoopState
 
 Prepare = Callable[[], AbstractContextManager[Any]]
 
