@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvideo.cluster.addresses import Addresses, check_port, find_addresses
+from kvideo.cluster.addresses import Addresses, find_addresses
 from kvideo.cluster.processes import Cluster, Workers
 from kvideo.errors import KVideoError, UsageError
+from kvideo.ports import check_port
 
 if TYPE_CHECKING:
     import keras
@@ -137,7 +138,7 @@ def join_cluster(addresses: Addresses) -> Cluster:
     Raises:
         KVideoError: the own port is taken, or TensorFlow has begun already.
     """
-    check_port(addresses.hosts[addresses.index])
+    check_port(addresses.port, "It is the one that this worker has in TF_CONFIG or of SLURM.")
     os.environ["TF_CONFIG"] = addresses.to_json()
     import tensorflow as tf
 

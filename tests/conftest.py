@@ -16,6 +16,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LARGE = 2 * 2**30
 
+# What `kvideo.fit` needs to train a tiny model on tiny videos in a second.
+TINY_RUN = {
+    "model": "slow_fusion",
+    "num_frames": 4,
+    "size": (16, 16),
+    "model_options": {"widths": (4, 6)},
+    "batch_size": 4,
+    "precision": "float32",
+    "verbose": False,
+}
+
 
 @pytest.fixture(autouse=True)
 def same_weights_every_time():

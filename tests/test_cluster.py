@@ -17,10 +17,12 @@ from conftest import drifting, write_video
 
 import kvideo
 from kvideo.cluster import Addresses, Cluster, find_addresses
-from kvideo.cluster.addresses import check_port, parse_tf_config
-from kvideo.cluster.launcher import Launcher, free_ports
+from kvideo.cluster.addresses import parse_tf_config
+from kvideo.cluster.launcher import Launcher
 from kvideo.cluster.messages import pack, unpack
 from kvideo.errors import KVideoError, UsageError
+from kvideo.hardware import join_cluster
+from kvideo.ports import check_port, free_ports
 from kvideo.results import VideoResult
 
 # -- who takes part --------------------------------------------------------------------------------
@@ -84,11 +86,13 @@ def test_a_taken_port_is_told() -> None:
     with socket.socket() as listener:
         listener.bind(("", 0))
         listener.listen()
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-        with pytest.raises(KVideoError, match=f"cannot listen at {address}: address already in"):
-            check_port(address)
-    for port in free_ports(3):
-        check_port(f"127.0.0.1:{port}")
+        port = listener.getsockname()[1]
+        with pytest.raises(KVideoError, match=f"on port {port}: address already in use. Take an"):
+            check_port(port, "Take another.")
+        with pytest.raises(KVideoError, match=f"on port {port}.*this worker has in TF_CONFIG"):
+            join_cluster(Addresses((f"127.0.0.1:{port}", "127.0.0.1:1"), 0))
+    for free in free_ports(3):
+        check_port(free, "")
 
 
 def test_multiworker_needs_workers(tiny_videos: Path, tmp_path: Path, monkeypatch) -> None:

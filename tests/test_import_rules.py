@@ -31,7 +31,7 @@ NO_TENSORFLOW = [
     "data.epochs", "data.shares", "data.failures", "data.clip_reader", "data.training_clips",
     "weights.torch_reader", "weights.download", "weights.published", "weights.labels",
     "weights.families", "weights.guessing", "weights.mean_cube", "weights.resnet3d",
-    "weights.torchvision", "weights.inception", "weights.c3d",
+    "weights.torchvision", "weights.inception", "weights.c3d", "children", "ports",
 ]  # fmt: skip
 LAZY = {"av", "cv2", "skimage", "matplotlib", "sklearn", "PIL"}
 HEAVY = {"tensorflow", "keras", "keras_cv", "tensorflow_io"}

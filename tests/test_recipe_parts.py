@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
+from conftest import TINY_RUN
 from per_frame_model import frames_model
 
 import kvideo
@@ -24,17 +26,7 @@ from kvideo.training.mixing import Mixing
 from kvideo.training.objective import Distillation, Objective
 from kvideo.training.step import compile_step
 
-QUICK = {
-    "model": "slow_fusion",
-    "num_frames": 4,
-    "size": (16, 16),
-    "model_options": {"widths": (4, 6)},
-    "batch_size": 4,
-    "precision": "float32",
-    "epochs": 2,
-    "val_fraction": 0.0,
-    "verbose": False,
-}
+QUICK: dict[str, Any] = {**TINY_RUN, "epochs": 2, "val_fraction": 0.0}
 PARTS = {
     "rand_augment": "2x9",
     "random_erasing": 0.5,

@@ -4,10 +4,12 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
+from conftest import TINY_RUN
 
 import kvideo
 from kvideo.errors import UsageError
@@ -15,16 +17,7 @@ from kvideo.training import FitResult
 from kvideo.training.history import History
 from kvideo.training.schedules import warmup_cosine
 
-QUICK = {
-    "model": "slow_fusion",
-    "num_frames": 4,
-    "size": (16, 16),
-    "model_options": {"widths": (4, 6)},
-    "batch_size": 4,
-    "precision": "float32",
-    "warmup_epochs": 0.0,
-    "verbose": False,
-}
+QUICK: dict[str, Any] = {**TINY_RUN, "warmup_epochs": 0.0}
 
 
 def fit(data: Path, out: Path, callbacks: list, **changes) -> FitResult:

@@ -15,25 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import TINY_RUN
 
 import kvideo
 from kvideo.errors import DataError, DecodeError, UsageError
 
 pytestmark = pytest.mark.slow
 
-QUICK = {
-    "model": "slow_fusion",
-    "num_frames": 4,
-    "size": (16, 16),
-    "model_options": {"widths": (4, 6)},
-    "batch_size": 4,
-    "precision": "float32",
-    "verbose": False,
-}
-
 
 def fit(data: Path | str, out: Path, **changes) -> "kvideo.training.FitResult":
-    return kvideo.fit(str(data), **{**QUICK, "out": str(out), "epochs": 2, **changes})
+    return kvideo.fit(str(data), **{**TINY_RUN, "out": str(out), "epochs": 2, **changes})
 
 
 def weights(path: Path) -> list[np.ndarray]:

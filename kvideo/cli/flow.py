@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kvideo.cli.options import json_option, print_json, root_option
+from kvideo.cli.options import json_option, print_json, root_option, short_side_option
 
 if TYPE_CHECKING:
     from kvideo.data.flow_cache import CachedVideo, FlowCache
@@ -34,14 +34,7 @@ _MOST_NAMED = 10
 @click.option(
     "--frame-rate", type=float, help="Frames per second.  [default: every frame of the video]"
 )
-@click.option(
-    "--short-side",
-    default=256,
-    show_default=True,
-    type=click.IntRange(1),
-    metavar="PIXELS",
-    help="Larger pictures are shrunk to this first.",
-)
+@short_side_option
 @click.option(
     "--store",
     default="jpeg",

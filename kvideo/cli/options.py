@@ -24,6 +24,14 @@ precision_option = click.option(
     type=click.Choice(["float32", "bfloat16", "auto"]),
     help="What the layers compute in.",
 )
+short_side_option = click.option(
+    "--short-side",
+    default=256,
+    show_default=True,
+    type=click.IntRange(1),
+    metavar="PIXELS",
+    help="Larger pictures are shrunk to this first.",
+)
 batch_size_option = click.option(
     "-b",
     "--batch-size",

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kvideo.cli.options import json_option, print_json, root_option, workers_option
+from kvideo.cli.options import (
+    json_option,
+    print_json,
+    root_option,
+    short_side_option,
+    workers_option,
+)
 
 if TYPE_CHECKING:
     from kvideo.data.shards.writing import ShardReport
@@ -33,14 +39,7 @@ class _Part(click.ParamType):
 @click.option(
     "--per-frame", is_flag=True, help="Keep labels over time, for models with output=frames."
 )
-@click.option(
-    "--short-side",
-    default=256,
-    show_default=True,
-    type=click.IntRange(1),
-    metavar="PIXELS",
-    help="Larger pictures are shrunk to this.",
-)
+@short_side_option
 @click.option(
     "--frame-rate", type=float, help="Stored frames per second.  [default: the video's own]"
 )

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import socket
 from collections.abc import Mapping
 
-from kvideo.errors import KVideoError, UsageError
+from kvideo.errors import UsageError
 
 TASKS = ("chief", "worker")
 _MANY = 4096  # tasks of a node at most
@@ -25,6 +24,11 @@ class Addresses:
 
     hosts: tuple[str, ...]
     index: int
+
+    @property
+    def port(self) -> int:
+        """At which this process listens."""
+        return int(self.hosts[self.index].rpartition(":")[2])
 
     def to_json(self) -> str:
         """The text of `TF_CONFIG`."""
@@ -102,20 +106,3 @@ def _of_slurm() -> Addresses:
     except (KeyError, ValueError, RuntimeError, OSError) as cause:
         raise UsageError(f"SLURM's variables do not describe a cluster: {cause}.") from cause
     return Addresses(hosts, int(resolver.task_id))
-
-
-def check_port(address: str) -> None:
-    """Sees whether this machine can listen at its own address's port.
-
-    Raises:
-        KVideoError: another program does already.
-    """
-    port = int(address.rpartition(":")[2])
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("", port))
-        except OSError as cause:
-            raise KVideoError(
-                f"this worker cannot listen at {address}: {(cause.strerror or str(cause)).lower()}."
-            ) from cause

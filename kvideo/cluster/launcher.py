@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import IO
 
 from kvideo.cluster.addresses import Addresses
-from kvideo.errors import TERMINATED, KVideoError
+from kvideo.errors import TERMINATED
+from kvideo.ports import free_ports
 
 # What each worker runs: the command line, for as long as the launcher lives.
 _PROGRAM = """
@@ -144,22 +144,6 @@ class Launcher:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of this machine at which nobody listens just now.
-
-    Raises:
-        KVideoError: there are none.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-            for each in sockets:
-                each.bind(("127.0.0.1", 0))
-        except OSError as cause:
-            raise KVideoError(f"no free ports on this machine: {cause.strerror}.") from cause
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _relay(stream: IO[bytes], prefix: str) -> threading.Thread:

@@ -12,12 +12,14 @@ import tensorflow as tf
 from kvideo.data.shards.service import PROTOCOL, parse_address, wait_for
 from kvideo.errors import KVideoError
 from kvideo.files import cache_folder, check_writable, make_folder
+from kvideo.ports import check_port, free_ports
 
 DEFAULT_PORT = 5050
 # How long the others may take to see that a worker has come or gone, in milliseconds.
 _HEARTBEAT, _TIMEOUT = 2_000, 20_000
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
+_OTHER_PORT = "Choose another --port."
 
 
 def start_dispatcher(port: int, work_dir: str | None = None) -> tuple[Any, str]:
@@ -35,7 +37,7 @@ def start_dispatcher(port: int, work_dir: str | None = None) -> tuple[Any, str]:
         KVideoError: the port is in use, or the folder cannot be written or read.
     """
     folder = os.fspath(work_dir or cache_folder() / "data-service" / str(port))
-    check_port(port)
+    check_port(port, _OTHER_PORT)
     if "://" not in folder:
         check_writable(folder)
         make_folder(folder)
@@ -75,8 +77,8 @@ def start_worker(dispatcher: str, port: int = 0, host: str | None = None) -> tup
     if host is None:
         local = parse_address(dispatcher)[0] in ("localhost", "127.0.0.1", "::1")
         host = "localhost" if local else socket.getfqdn()
-    port = port or _free_port()
-    check_port(port)
+    port = port or free_ports(1)[0]
+    check_port(port, _OTHER_PORT)
     address = f"{host}:{port}"
     config = tf.data.experimental.service.WorkerConfig(
         dispatcher_address=dispatcher.removeprefix(PROTOCOL),
@@ -96,29 +98,6 @@ def stop(server: Any) -> None:
     thread = threading.Thread(target=server._stop, daemon=True)
     thread.start()
     thread.join(_STOP_SECONDS)
-
-
-def check_port(port: int) -> None:
-    """Sees whether a port is free.
-
-    Raises:
-        KVideoError: it is in use, or may not be used.
-    """
-    try:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("", port))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise KVideoError(f"cannot listen on port {port}: {reason}. Choose another --port.") from (
-            error
-        )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 def _first_line(error: tf.errors.OpError) -> str:
