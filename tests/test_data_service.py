@@ -16,9 +16,9 @@ from kvideo.data.annotations import read_data
 from kvideo.data.sampling import Augmentation
 from kvideo.data.shards.plan import ShardSettings, plan_shards
 from kvideo.data.shards.service import ServiceSource, parse_address, wait_for
-from kvideo.data.shards.serving import check_port
 from kvideo.data.shards.writing import prepare, write_shards
 from kvideo.errors import KVideoError, UsageError
+from kvideo.ports import check_port
 
 SPEC = ClipSpec(2, frame_rate=10, size=(16, 16))
 RECORDS = 60
@@ -151,6 +151,6 @@ def test_mistakes_are_sentences() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(KVideoError, match=f"port {port}"):
-            check_port(port)
+            check_port(port, "Take another.")
     with pytest.raises(KVideoError, match="kvideo serve-data --dispatcher"):
         wait_for(f"grpc://localhost:{port}", 0.0)
