@@ -358,7 +358,7 @@ def _in_tensorflow(
     seconds = {}
     for augmented in (False, True):
         source = _ReadyClips(**_fields(clips), ready=ready, augmented=augmented)
-        dataset = batches(source, batch_size).with_options(alone)
+        dataset = batches(source, batch_size, lambda: (0, None)).with_options(alone)
         rates = [_rate(iter(dataset), limit / (2 * _ROUNDS)) for _ in range(_ROUNDS)]
         seconds[augmented] = 1 / statistics.median(rates) / batch_size
     return {TRANSFORM: max(0.0, seconds[True] - seconds[False]), BATCH: seconds[False]}
@@ -367,7 +367,7 @@ def _in_tensorflow(
 def _throughput(clips: TrainingClips, batch_size: int, limit: float) -> float:
     """Clips per second with as many threads as `clips` has."""
     epochs = itertools.count()
-    dataset = batches(clips, batch_size, epoch=lambda: next(epochs)).repeat()
+    dataset = batches(clips, batch_size, lambda: (next(epochs), None)).repeat()
     try:
         return batch_size * _rate(iter(dataset), limit)
     except tf.errors.OpError as error:  # TensorFlow loses the class of the loader's own error

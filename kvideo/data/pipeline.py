@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -57,41 +57,30 @@ def clip_readers(specs: Sequence[ClipSpec], decoder: str = "pyav") -> list[ClipR
 
 def batches(
     clips: TrainingClips,
-    batch_size: int,
+    rows: int,
+    begin: Callable[[], tuple[int, Iterable[int] | None]],
     *,
-    epoch: int | Callable[[], int] = 0,
-    first_batch: int = 0,
-    fill: bool = False,
-    share: Share = WHOLE,
+    full: bool = False,
 ) -> tf.data.Dataset:
-    """One epoch of `clips` as a dataset of (clips, labels): mostly (B, T, H, W, C).
+    """Random clips as a dataset of (clips, labels): mostly (B, T, H, W, C).
 
     Labels are (B,) int32; (B, num_classes) float32 for multi-label sets; (B, T) int32, -1 where
     nothing is known, for sets with labels over time.
 
+    The same dataset serves for all epochs: TensorFlow does not give back all the memory of a
+    dataset that is made anew for each.
+
     Args:
         clips: where clips come from.
-        batch_size: clips in a batch.
-        epoch: the epoch's number, or a function that gives it each time the dataset is iterated.
-        first_batch: batches at the epoch's beginning to leave out (to resume).
-        fill: fill up a last batch that is not full, with clips whose labels are -1; otherwise it
-            stays short.
-        share: which part of each batch, and in how many pieces. Of several, it needs `fill`.
+        rows: clips in a batch.
+        begin: says at the beginning of each iteration which epoch it is, and which of its places
+            come; see `TrainingClips.epoch`.
+        full: whether all batches will be full.
     """
-    spec, num_clips = clips.reader.spec, clips.num_clips
-    num_batches = math.ceil(num_clips / batch_size)
-    places = list(share.places(batch_size, first_batch, num_batches))
-    if not fill:
-        places = [place for place in places if place < num_clips]
-    label_spec = _label_spec(clips.videos, spec)
     shape, dtype = clips.element
-
-    def generate():
-        number = epoch() if callable(epoch) else epoch
-        return clips.epoch(number, places)
-
+    label_spec = _label_spec(clips.videos, clips.reader.spec)
     dataset = tf.data.Dataset.from_generator(
-        generate,
+        lambda: clips.epoch(*begin()),
         output_signature=(
             tf.TensorSpec(shape, dtype),
             label_spec,
@@ -109,9 +98,7 @@ def batches(
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
-    piece = batch_size // share.parts
-    dataset = dataset.batch(piece, drop_remainder=fill)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(math.ceil(len(places) / piece)))
+    dataset = dataset.batch(rows, drop_remainder=full)
     options = tf.data.Options()
     # The clips come from one Python generator: there are no files to share out.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
@@ -140,6 +127,9 @@ class ClipSource(Protocol):
     ) -> tf.data.Dataset:
         """The rest of an epoch, in full batches, of which one process reads its share.
 
+        A last batch is filled up with clips whose labels are -1, which do not count. To be
+        iterated before the next call.
+
         Args:
             batch_size: clips in a step, over all devices.
             epoch: its number, from 0.
@@ -148,7 +138,7 @@ class ClipSource(Protocol):
 
         Returns:
             Dataset of (clips, labels) of `batch_size` / `share.parts` rows; for each step as many
-            elements as `share.pieces`. Labels of -1 do not count.
+            elements as `share.pieces`.
         """
 
 
@@ -161,6 +151,8 @@ class VideoSource:
 
     def __init__(self, clips: TrainingClips) -> None:
         self.clips, self.failures = clips, clips.failures
+        self._datasets: dict[int, tf.data.Dataset] = {}
+        self._next: dict[int, tuple[int, list[int]]] = {}
 
     @property
     def error(self) -> Exception | None:
@@ -176,9 +168,12 @@ class VideoSource:
         self, batch_size: int, *, epoch: int, first_batch: int = 0, share: Share = WHOLE
     ) -> tf.data.Dataset:
         """See `ClipSource`."""
-        return batches(
-            self.clips, batch_size, epoch=epoch, first_batch=first_batch, fill=True, share=share
-        )
+        num_batches = math.ceil(self.num_clips / batch_size)
+        rows = batch_size // share.parts
+        self._next[rows] = epoch, list(share.places(batch_size, first_batch, num_batches))
+        if rows not in self._datasets:
+            self._datasets[rows] = batches(self.clips, rows, lambda: self._next[rows], full=True)
+        return self._datasets[rows]
 
 
 def _label_spec(videos: VideoSet, spec: ClipSpec) -> tf.TensorSpec:
@@ -247,7 +242,9 @@ def clip_dataset(
         strict=strict,
     )
     epochs = itertools.count()
-    return batches(clips, batch_size, epoch=lambda: next(epochs))
+    dataset = batches(clips, batch_size, lambda: (next(epochs), None))
+    number = math.ceil(clips.num_clips / batch_size)
+    return dataset.apply(tf.data.experimental.assert_cardinality(number))
 
 
 def class_counts(videos: VideoSet) -> np.ndarray:

@@ -89,6 +89,8 @@ class ShardSource:
         self._whole = self.table.whole()
         self._note_cut_off()
         self._said = False
+        self._datasets: dict[int, tf.data.Dataset] = {}
+        self._next: dict[int, dict[str, np.ndarray]] = {}
 
     @property
     def num_clips(self) -> int:
@@ -104,11 +106,29 @@ class ShardSource:
         begin = first_batch * (batch_size // share.workers)
         # The first ones lead in, and are left out behind.
         places = every.take(np.arange(begin - _LEAD_IN, len(every)), mode="wrap")
-        dataset = tf.data.Dataset.from_tensor_slices(self.rows(places, batch_size, epoch, share))
+        rows = batch_size // share.parts
+        self._next[rows] = self.rows(places, batch_size, epoch, share)
+        if rows not in self._datasets:
+            self._datasets[rows] = self._dataset(rows)
+        return self._datasets[rows]
+
+    def _dataset(self, rows: int) -> tf.data.Dataset:
+        """Batches of so many rows of what is in `_next`: one dataset for all epochs."""
+        types = {name: values.dtype for name, values in self._next[rows].items()}
+
+        def of_epoch(_) -> tf.data.Dataset:
+            values = tf.numpy_function(
+                lambda: list(self._next[rows].values()), [], list(types.values()), stateful=True
+            )
+            for value, like in zip(values, self._next[rows].values(), strict=True):
+                value.set_shape((None, *like.shape[1:]))
+            return tf.data.Dataset.from_tensor_slices(dict(zip(types, values, strict=True)))
+
+        dataset = tf.data.Dataset.from_tensors(0).flat_map(of_epoch)
         dataset = read_records(dataset, self.table.files, ordered=True)
         dataset = replace_damaged(dataset).skip(_LEAD_IN)
         dataset = make_clips(dataset, self.recipe, ordered=True)
-        return self.finish(dataset, batch_size // share.parts)
+        return self.finish(dataset, rows)
 
     def rows(
         self, places: np.ndarray, batch_size: int, epoch: int, share: Share
