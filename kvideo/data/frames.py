@@ -72,6 +72,7 @@ class FrameSource:
         """
         self._open_stream = open_stream
         self._threads = threads
+        self._packets: Any = None
         self._run: Run | None = self._open()
         self.origin = 0
         self._lead = 0  # how long before its display a frame is decoded
@@ -97,10 +98,21 @@ class FrameSource:
         return self._new_run()
 
     def _new_run(self) -> Run:
-        return Run(self.container, self.stream, self.jump)
+        return Run(self._demux, self.stream, self.jump)
+
+    def _demux(self) -> Iterator[Any]:
+        """The packets from where the container stands on; those of the pass before end."""
+        self._end_packets()
+        self._packets = self.container.demux(self.stream)
+        return self._packets
+
+    def _end_packets(self) -> None:
+        if self._packets is not None:
+            self._packets.close()  # PyAV loses memory of a generator that is only dropped
 
     def close(self) -> None:
         """Frees the decoder and the container."""
+        self._end_packets()
         self._run = self.stream = None  # a stream of a closed container must not be touched
         self.container.close()
 
@@ -328,6 +340,7 @@ class FrameSource:
             run = self._new_run()
             if run.pull() and run.first_packet == self._start:
                 return run
+        self._end_packets()
         self.container.close()
         return self._open()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 _LOOKAHEAD = 64  # packets read before the decoder's turn, at most
@@ -34,12 +34,12 @@ class Run:
         error: the last thing that went wrong.
     """
 
-    def __init__(self, container: Any, stream: Any, jump: int) -> None:
+    def __init__(self, demux: Callable[[], Iterator[Any]], stream: Any, jump: int) -> None:
         """Starts a pass.
 
         Args:
-            container: an open `av.container.InputContainer`.
-            stream: its video stream.
+            demux: gives the stream's packets from where its container stands on.
+            stream: an `av.VideoStream`.
             jump: decoding stamps that fall by more are of a clock that has been set back.
         """
         from av.error import FFmpegError
@@ -57,8 +57,7 @@ class Run:
         self.shown_until: dict[int, float] = {}
         self.reordered = self.restarted = False
         self.error: Exception | None = None
-        self._demux = lambda: container.demux(stream)
-        self._packets = self._demux()
+        self._demux, self._packets = demux, demux()
         self._queue: deque[Any] = deque()  # read, not decoded
         self._whole: deque[int] = deque(maxlen=_LOOKAHEAD)  # stamps sent while skipping nothing
         self._jump = jump

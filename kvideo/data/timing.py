@@ -151,7 +151,7 @@ class _TimedSource(FrameSource):
         super().__init__(open_stream, threads)
 
     def _new_run(self) -> Run:
-        return _CountingRun(self.container, self.stream, self.jump, self._stopwatch.counts)
+        return _CountingRun(self._demux, self.stream, self.jump, self._stopwatch.counts)
 
     def at(self, limits: Sequence[float]) -> Iterator[Any]:
         # The way to the first frame is the seek: from a keyframe, over all that lies between.
@@ -171,8 +171,10 @@ class _TimedSource(FrameSource):
 
 
 class _CountingRun(Run):
-    def __init__(self, container: Any, stream: Any, jump: int, counts: Counter[str]) -> None:
-        super().__init__(container, stream, jump)
+    def __init__(
+        self, demux: Callable[[], Iterator[Any]], stream: Any, jump: int, counts: Counter[str]
+    ) -> None:
+        super().__init__(demux, stream, jump)
         self._counts = counts
 
     def _decode(self, packet: Any) -> None:
