@@ -1,10 +1,11 @@
 """A long run that is ended again and again, with bad files, against an undisturbed one.
 
-Prints the largest difference of the weights, and the resident memory over the steps. Usage:
+Prints the largest difference of the weights, and the resident memory over the steps; fails where
+the weights differ by more than 1e-5, or memory grows by more than 1 % after the first 300 steps.
 
     python benchmarks/soak.py FOLDER [--steps 2000] [--every 200]
 
-FOLDER is made, and holds the videos and both runs.
+FOLDER is made, and holds the videos and both runs. `tests/test_soak.py` is a short one.
 """
 
 import argparse
@@ -15,6 +16,8 @@ from pathlib import Path
 import numpy as np
 
 BATCH = 4
+TOLERANCE = 1e-5
+SETTLED, MOST_GROWTH = 300, 1.01  # steps; memory after them, over that at that time
 VIDEOS = 98  # that can be read; two cannot
 MODEL = ["--model", "slow_fusion", "--set", "widths=[4,6]", "--set", "dropout=0.5"]
 CLIPS = ["--frames", "4", "--size", "16", "--val-fraction", "0", "--batch-size", str(BATCH)]
@@ -106,6 +109,11 @@ def main() -> None:
     one, two = (newest(options.folder / name) for name in ("undisturbed", "disturbed"))
     largest = max(float(np.abs(one[name] - two[name]).max(initial=0)) for name in one)
     print(f"{attempts} attempts; largest difference of any variable {largest:.3g}")
+    settled = [size for step, size in memory if step >= SETTLED]
+    if settled and max(settled) > MOST_GROWTH * settled[0]:
+        sys.exit("memory grows")
+    if largest > TOLERANCE or attempts <= options.steps // options.every - 1:
+        sys.exit("the runs are not the same")
 
 
 if __name__ == "__main__":
