@@ -97,16 +97,19 @@ def cut(pictures: tf.Tensor, full: tf.Tensor, place: tf.Tensor, size: tuple[int,
     Returns:
         (T, H, W, 3) uint8.
     """
-    before = tf.shape(pictures)[1:3]
+    time, height, width, _ = tf.unstack(tf.shape(pictures))
+    # The times are channels of one picture: the kernel's innermost loop is over channels.
+    picture = tf.reshape(tf.transpose(pictures, (1, 2, 0, 3)), (1, height, width, -1))
     scaled = tf.raw_ops.ScaleAndTranslate(
-        images=pictures,
+        images=picture,
         size=tf.constant(size),
-        scale=tf.cast(full, tf.float32) / tf.cast(before, tf.float32),
+        scale=tf.cast(full, tf.float32) / tf.cast(tf.stack([height, width]), tf.float32),
         translation=tf.cast(place, tf.float32),
         kernel_type="triangle",
         antialias=True,
     )
-    clip = tf.saturate_cast(tf.round(scaled), tf.uint8)
+    scaled = tf.saturate_cast(tf.round(scaled), tf.uint8)
+    clip = tf.transpose(tf.reshape(scaled, (*size, time, 3)), (2, 0, 1, 3))
     rows = _inside(size[0], place[0], full[0])
     columns = _inside(size[1], place[1], full[1])
     shown = rows[:, tf.newaxis, tf.newaxis] & columns[tf.newaxis, :, tf.newaxis]
