@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 # The exit status of a program that SIGTERM (15) has ended, as shells count.
 TERMINATED = 128 + 15
+# That of a process which could do nothing about it, and may be started again: EX_TEMPFAIL.
+TEMPORARY_FAILURE = 75
 
 
 class KVideoError(Exception):

@@ -6,13 +6,14 @@ import contextlib
 import functools
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvideo.cluster.addresses import Addresses, find_addresses
-from kvideo.cluster.processes import Cluster, Workers
+from kvideo.cluster.processes import Cluster, WorkerLost, Workers
 from kvideo.errors import KVideoError, UsageError
 from kvideo.ports import check_port
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
 _WORTH_PARAMETERS = 1_000_000
+_JOIN_SECONDS = 600  # for the chief to come
 STRATEGIES = ("auto", "one", "mirrored", "multiworker")
 
 
@@ -137,14 +139,18 @@ def join_cluster(addresses: Addresses) -> Cluster:
 
     Raises:
         KVideoError: the own port is taken, or TensorFlow has begun already.
+        WorkerLost: the others did not come in time. The chief is waited for `_JOIN_SECONDS`, and
+            the chief itself waits for an hour, which TensorFlow fixes.
     """
     check_port(addresses.port, "It is the one that this worker has in TF_CONFIG or of SLURM.")
     os.environ["TF_CONFIG"] = addresses.to_json()
     import tensorflow as tf
 
     try:
-        with _ending_by_signals():
+        with _ending_by_signals(), _bounded_registering():
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    except tf.errors.DeadlineExceededError as error:
+        raise WorkerLost(_describe_absent(addresses)) from error
     except RuntimeError as error:
         if "program startup" not in str(error):
             raise
@@ -152,6 +158,39 @@ def join_cluster(addresses: Addresses) -> Cluster:
             "the workers must be joined before TensorFlow is used for anything else in the program."
         ) from error
     return Workers(strategy, addresses.index, len(addresses.hosts))
+
+
+@contextlib.contextmanager
+def _bounded_registering() -> Iterator[None]:
+    """Within it a strategy waits for its chief `_JOIN_SECONDS`. There is no public way to that."""
+    from tensorflow.python.eager.context import context
+
+    configure = context().configure_coordination_service
+    context().configure_coordination_service = functools.partial(
+        configure, cluster_register_timeout_in_ms=1000 * _JOIN_SECONDS
+    )
+    try:
+        yield
+    finally:
+        del context().configure_coordination_service
+
+
+def _describe_absent(addresses: Addresses) -> str:
+    def answers(host: str) -> bool:
+        name, _, port = host.rpartition(":")
+        try:
+            socket.create_connection((name.strip("[]"), int(port)), timeout=5).close()
+        except OSError:
+            return False
+        return True
+
+    absent = [host for host in addresses.hosts if not answers(host)]
+    return (
+        "the workers did not all come together in time"
+        + (f": nobody answers at {', '.join(absent)}" if absent else "")
+        + ". They have to be started within ten minutes, and have to reach each other at the "
+        "addresses of TF_CONFIG or SLURM."
+    )
 
 
 @contextlib.contextmanager

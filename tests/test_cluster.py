@@ -291,6 +291,14 @@ def test_workers_with_other_data_or_settings_are_found_out(videos: Path, tmp_pat
     assert not (tmp_path / "0" / "run").exists()
 
 
+def test_a_chief_that_never_comes_is_named(videos: Path, tmp_path: Path) -> None:
+    hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    program = "import kvideo.hardware; kvideo.hardware._JOIN_SECONDS = 1"
+    config = {"TF_CONFIG": tf_config(index=1, worker=hosts)}
+    text = finish(start(arguments(videos, "run"), tmp_path, program, **config), 75)
+    assert f"did not all come together in time: nobody answers at {hosts[0]}." in text
+
+
 def test_the_launcher_says_what_it_cannot_run(tmp_path: Path) -> None:
     text = finish(start(["launch", "--", "predict", "x.mp4"], tmp_path), 2)
     assert 'launch runs "fit" or "evaluate", not "predict"' in text

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import IO
 
 from kvideo.cluster.addresses import Addresses
-from kvideo.errors import TERMINATED
+from kvideo.errors import TEMPORARY_FAILURE, TERMINATED
 from kvideo.ports import free_ports
 
 # What each worker runs: the command line, for as long as the launcher lives.
@@ -34,12 +34,13 @@ class Launcher:
     """Starts workers that run the same command and talk over loopback.
 
     The chief's output is shown as it is, that of the others line by line with the worker's number.
-    If a worker is killed, the others are given time to end by themselves, and are ended then.
+    If a worker is killed or hangs, the others are given time to end by themselves, and are ended
+    then.
 
     Args:
         arguments: of `kvideo`, such as `["fit", "demo", "-m", "slow_fusion"]`.
         workers: how many.
-        restarts: how often to start all of them again when one was killed. A `fit` goes on from its
+        restarts: how often to start all of them again when one was lost. A `fit` goes on from its
             last checkpoint then.
         say: takes lines for a person.
     """
@@ -54,7 +55,7 @@ class Launcher:
         self.arguments, self.workers, self.restarts = list(arguments), workers, restarts
         self.say = say
         self._processes: list[subprocess.Popen] = []
-        self._killed = False  # whether that was why the last attempt ended
+        self._lost = False  # whether that was why the last attempt ended
 
     def run(self) -> int:
         """Runs the workers to their end; returns an exit status.
@@ -70,7 +71,7 @@ class Launcher:
                 if status not in (0, *_FINAL):
                     self.say(f"Worker {number} {_describe(status)}.")
             left = self.restarts - attempt
-            if left == 0 or not self._killed:
+            if left == 0 or not self._lost:
                 break
             self.say(f"Starting all {self.workers} workers again ({left} of {self.restarts} left).")
         return _exit_status(statuses)
@@ -79,7 +80,7 @@ class Launcher:
         arguments = self._arguments(attempt)
         hosts = tuple(f"127.0.0.1:{port}" for port in free_ports(self.workers))
         readers = []
-        self._processes, self._killed = [], False
+        self._processes, self._lost = [], False
         try:
             for index in range(self.workers):
                 process = self._start(arguments, Addresses(hosts, index))
@@ -124,7 +125,7 @@ class Launcher:
             statuses = [process.poll() for process in self._processes]
             if deadline is None and any(statuses):
                 deadline = time.monotonic() + _GRACE
-                self._killed = any(status not in (None, 0, *_FINAL) for status in statuses)
+                self._lost = any(status not in (None, 0, *_FINAL) for status in statuses)
             if None not in statuses:
                 return
             if deadline is not None and time.monotonic() > deadline:
@@ -163,6 +164,8 @@ def _relay(stream: IO[bytes], prefix: str) -> threading.Thread:
 def _describe(status: int) -> str:
     if status == TERMINATED:
         return "was terminated"
+    if status == TEMPORARY_FAILURE:
+        return "stopped since another one was lost"
     if status < 0:
         try:
             return f"was killed by {signal.Signals(-status).name}"

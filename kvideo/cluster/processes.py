@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kvideo.errors import KVideoError
+from kvideo.errors import TEMPORARY_FAILURE, KVideoError
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -18,7 +18,9 @@ _OF_CONNECTIONS = ("ollective", "recvmsg", "onnect", "Socket closed", "GRPC", "h
 
 
 class WorkerLost(KVideoError):
-    """Another process of the run does not answer any more."""
+    """Another process of the run does not answer any more. Exit status 75."""
+
+    exit_status = TEMPORARY_FAILURE
 
 
 class AnotherFailed(KVideoError):

@@ -188,28 +188,39 @@ def _normalize_exactly(
     @tf.custom_gradient
     def normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
         dtype, x = x.dtype, tf.cast(x, tf.float32)
-        mean = _mean(x)
-        centred = x - mean
-        variance = _mean(centred * centred)
+        mean, variance = _moments(x)
         inverse = tf.math.rsqrt(variance + epsilon)
-        normed = centred * inverse
+        outputs = tf.raw_ops.FusedBatchNormV3(  # in one pass
+            x=_as_pictures(x),
+            scale=gamma,
+            offset=beta,
+            mean=mean,
+            variance=variance,
+            epsilon=epsilon,
+            is_training=False,
+        )[0]
 
         def gradient(upstream: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, ...]:
             upstream = tf.cast(upstream, tf.float32)
+            normed = (x - mean) * inverse
             local = tf.stack([_local_mean(upstream), _local_mean(upstream * normed)])
             count = tf.cast(tf.size(upstream), tf.float32) / upstream.shape[-1]
-            shared = _over_devices(local)
+            shared = tf.reduce_mean(_of_all_devices(local), axis=0)
             inner = upstream - shared[0] - normed * shared[1]
             return tf.cast(gamma * inverse * inner, dtype), local[1] * count, local[0] * count
 
-        return (tf.cast(normed * gamma + beta, dtype), mean, variance), gradient
+        return (tf.cast(_shaped_like(outputs, x), dtype), mean, variance), gradient
 
     return normalize(inputs, gamma, beta)
 
 
-def _mean(x: tf.Tensor) -> tf.Tensor:
-    """(C,) mean over all axes but the last, of all devices."""
-    return _over_devices(_local_mean(x))
+def _moments(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """(C,) mean and (biased) variance over all axes but the last, of all devices."""
+    mean = _local_mean(x)
+    variance = _local_mean(tf.math.squared_difference(x, mean))
+    means, variances = tf.unstack(_of_all_devices(tf.stack([mean, variance])), axis=1)
+    mean = tf.reduce_mean(means, axis=0)
+    return mean, tf.reduce_mean(variances + tf.math.squared_difference(means, mean), axis=0)
 
 
 def _local_mean(x: tf.Tensor) -> tf.Tensor:
@@ -224,8 +235,12 @@ def _num_devices() -> int:
     return 1 if context is None else context.num_replicas_in_sync
 
 
-def _over_devices(mean: tf.Tensor) -> tf.Tensor:
-    """The mean of all devices' means; each of them has the same number of clips."""
-    if _num_devices() == 1:
-        return mean
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, mean)
+def _of_all_devices(local: tf.Tensor) -> tf.Tensor:
+    """(devices, ...) what each device has; every one holds the same number of clips."""
+    devices = _num_devices()
+    if devices == 1:
+        return local[tf.newaxis]
+    context = tf.distribute.get_replica_context()
+    own = tf.one_hot(context.replica_id_in_sync_group, devices)
+    rows = tf.tensordot(own, local, axes=0)
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, rows)

@@ -116,7 +116,7 @@ class ShardSource:
         """Batches of so many rows of what is in `_next`: one dataset for all epochs."""
         types = {name: values.dtype for name, values in self._next[rows].items()}
 
-        def of_epoch(_) -> tf.data.Dataset:
+        def of_epoch(_: tf.Tensor) -> tf.data.Dataset:
             values = tf.numpy_function(
                 lambda: list(self._next[rows].values()), [], list(types.values()), stateful=True
             )
