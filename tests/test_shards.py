@@ -1,8 +1,12 @@
 """Shards: written, read by others' readers and ours, trained on, damaged, resumed."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -452,15 +456,33 @@ def test_a_data_service_is_for_shards(tiny_videos: Path, tmp_path: Path) -> None
     assert done.exit_code == 2 and "--dispatcher or --worker" in done.output
 
 
+def kill_first(title: str, stop: threading.Event) -> list[int]:
+    """Kills the first process of that title that comes; the numbers of those killed."""
+    while not stop.wait(0.002):
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if path.read_bytes().startswith(title.encode()):
+                    os.kill(number := int(path.parent.name), signal.SIGKILL)
+                    return [number]
+    return []
+
+
 @pytest.mark.slow
-def test_ray(tiny_videos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", [False, True])
+def test_ray(tiny_videos: Path, tmp_path: Path, lost: bool) -> None:
+    """One file a task; a task whose process is killed is done again."""
     ray = pytest.importorskip("ray", reason="needs the extra ray")
+    stop = threading.Event()
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        done = run("shard", str(tiny_videos), str(tmp_path / "r"), "--num-shards", "3", "--ray")
+        with ThreadPoolExecutor() as pool:
+            killed = pool.submit(kill_first, "ray::_make", stop) if lost else None
+            done = run("shard", str(tiny_videos), str(tmp_path / "r"), "--num-shards", "3", "--ray")
+            stop.set()
     finally:
         ray.shutdown()
     assert done.exit_code == 0, done.output
+    assert killed is None or len(killed.result()) == 1
     make(tiny_videos, tmp_path / "s", num_shards=3)
     for path in (tmp_path / "s").iterdir():
         assert path.read_bytes() == (tmp_path / "r" / path.name).read_bytes()
