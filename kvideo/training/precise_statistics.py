@@ -37,6 +37,7 @@ class PreciseStatistics:
         batches: Callable[[], Iterable[Any]],
     ) -> None:
         self._network, self._strategy, self._batches = network, strategy, batches
+        self._passes: dict[tuple[int, ...], Callable[[Any], Any]] = {}  # by their batch norms
         if not self._norms():
             raise UsageError(
                 f'precise_bn needs a model with batch norms that are trained; "{network.name}" has '
@@ -68,7 +69,7 @@ class PreciseStatistics:
 
     def _moments(self, norms: list[Any]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Mean and variance of each batch norm's inputs, over all batches."""
-        run = self._compile(norms)
+        run = self._passes.setdefault(tuple(map(id, norms)), self._compile(norms))
         sums: list[list[Any]] = [[0.0, 0.0] for _ in norms]
         count = 0
         for clips in self._batches():
