@@ -212,6 +212,26 @@ def test_two_devices_train_like_one(videos: Path, alone: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_two_devices_train_one_model_after_the_other(videos: Path, tmp_path: Path) -> None:
+    """What the devices add up in one run does not get into the next one, of other steps."""
+    program = f"""{TWO_DEVICES}
+import kvideo
+def fit(**parts):
+    return kvideo.fit(
+        {str(videos / "train")!r}, "slow_fusion", model_options={{"widths": (4, 6)}},
+        num_frames=4, size=(16, 16), batch_size=4, epochs=2, val_fraction=0, overwrite=True,
+        strategy="mirrored", precision="float32", deterministic=True, out="run", **parts
+    ).history[-1]["loss"]
+first = fit()
+fit(accumulate=2, optimizer="lamb")
+fit(unfreeze_epochs=1, ema=0.9, repeats=2)
+print("equal" if fit() == first else "not equal", flush=True)
+raise SystemExit
+"""
+    assert "\nequal\n" in finish(start([], tmp_path, program))
+
+
+@pytest.mark.slow
 def test_a_killed_worker_is_started_again_and_nothing_is_lost(
     videos: Path, alone: Path, tmp_path: Path
 ) -> None:

@@ -98,6 +98,14 @@ class Cluster:
                     f"{what}: worker 0 (chief) has {values[0]}, worker {number} has {other}."
                 )
 
+    def watched(self) -> contextlib.AbstractContextManager[None]:
+        """Within it TensorFlow's operations may fail since another process is gone.
+
+        Raises:
+            WorkerLost: one is.
+        """
+        return contextlib.nullcontext()
+
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """Within it each process works on its own; if one fails, all fail.
@@ -134,6 +142,10 @@ class Workers(Cluster):
         """See `Cluster`."""
         return self._sums([values])[0]
 
+    def watched(self) -> contextlib.AbstractContextManager[None]:
+        """See `Cluster`."""
+        return _lost_worker()
+
     def broadcast(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """See `Cluster`."""
         words = [_as_words(array) for array in arrays]
@@ -168,7 +180,7 @@ class Workers(Cluster):
 
             return strategy.experimental_distribute_values_from_function(value)
 
-        with lost_worker():
+        with self.watched():
             return [
                 strategy.reduce(tf.distribute.ReduceOp.SUM, on_first_device(array), None).numpy()
                 for array in arrays
@@ -176,7 +188,7 @@ class Workers(Cluster):
 
 
 @contextlib.contextmanager
-def lost_worker() -> Iterator[None]:
+def _lost_worker() -> Iterator[None]:
     """Turns TensorFlow's errors about processes that do not answer into a sentence.
 
     Raises:

@@ -17,7 +17,6 @@ import tensorflow as tf
 
 from kvideo.clip_spec import ClipSpec
 from kvideo.cluster import Cluster, WorkerLost
-from kvideo.cluster.processes import lost_worker
 from kvideo.data.pipeline import ClipSource
 from kvideo.data.shares import Share
 from kvideo.errors import DataError, DecodeError, KVideoError
@@ -311,7 +310,7 @@ class Loop:
                 self._show(clips, labels)
             self._set_learning_rate()
             self.callbacks.begin_step(state.step)
-            with lost_worker():
+            with self.cluster.watched():
                 *sums, stop = self._step(clips, labels, _flag(interrupted)).numpy()
             if not np.isfinite(sums).all():
                 raise self._diverged()
@@ -352,7 +351,7 @@ class Loop:
 
     def _next(self, iterator: Any) -> tuple[Any, Any]:
         try:
-            with lost_worker():  # several processes agree on whether there is a next batch
+            with self.cluster.watched():  # several processes agree on whether there is a next batch
                 return next(iterator)
         except (tf.errors.OpError, StopIteration) as error:
             # TensorFlow wraps an exception of the loader in its own and loses its class.
