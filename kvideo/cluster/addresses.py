@@ -104,5 +104,6 @@ def _of_slurm() -> Addresses:
         )
         hosts = tuple(resolver.cluster_spec().as_dict()["worker"])
     except (KeyError, ValueError, RuntimeError, OSError) as cause:
-        raise UsageError(f"SLURM's variables do not describe a cluster: {cause}.") from cause
+        reason = str(cause).rstrip(".?")
+        raise UsageError(f"SLURM's variables do not describe a cluster: {reason}.") from cause
     return Addresses(hosts, int(resolver.task_id))
