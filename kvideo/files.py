@@ -29,6 +29,11 @@ _ABANDONED = 3600.0  # seconds without a change
 _FULL_WORDS = ("no space left on device", "disk quota exceeded", "file too large")
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a file of that name is one that `atomic_path` has not finished."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path to write to; when the block ends well, it becomes `path`.

@@ -26,6 +26,7 @@ from kvideo.data.failures import Failures
 from kvideo.data.pipeline import batches
 from kvideo.data.records import VideoRecord, VideoSet
 from kvideo.data.sampling import Augmentation
+from kvideo.data.shards.layout import is_stored
 from kvideo.data.threads import default_workers
 from kvideo.data.timing import (
     CONVERT,
@@ -215,7 +216,7 @@ def benchmark_loader(
         say: takes a line when a measurement begins.
 
     Raises:
-        UsageError: a value out of its range.
+        UsageError: a value out of its range, or stored videos.
         DataError: there are no videos, or none that can be read.
     """
     most = 2 * default_workers() if workers is None else workers
@@ -225,6 +226,10 @@ def benchmark_loader(
         raise UsageError(f"seconds must be a number above 0, not {seconds}.")
     if not videos.records:
         raise DataError(f"{videos.source or 'the data set'} has no videos.")
+    if any(is_stored(record.path) for record in videos.records):
+        raise UsageError(
+            f"{videos.source} holds shards; the stages that are measured are those of video files."
+        )
     clips = TrainingClips(
         _labelled(videos),
         reader,

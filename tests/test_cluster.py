@@ -289,7 +289,23 @@ def test_workers_test_a_model_together(videos: Path, alone: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_workers_with_other_data_or_settings_are_found_out(videos: Path, tmp_path: Path) -> None:
+def test_workers_with_other_settings_are_found_out(videos: Path, tmp_path: Path) -> None:
+    hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    processes = [
+        start(
+            arguments(videos, "run", "--lr", f"0.{index + 1}"),
+            tmp_path,
+            TF_CONFIG=tf_config(index=index, worker=hosts),
+        )
+        for index in range(2)
+    ]
+    for process in processes:
+        text = finish(process, 1)
+        assert "different settings: learning_rate is 0.1 for worker 0 (chief), 0.2 for" in text
+
+
+@pytest.mark.slow
+def test_workers_with_other_data_are_found_out(videos: Path, tmp_path: Path) -> None:
     hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
     other = tmp_path / "other" / "train"
     for name in ("left", "right"):

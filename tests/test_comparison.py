@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 import kvideo
 from kvideo.cli import cli
+from kvideo.cli.compare import _names
 from kvideo.comparison import parse_model
 from kvideo.errors import UnknownNameError, UsageError
 
@@ -89,6 +90,7 @@ def test_wrong_use(tiny_videos: Path, tmp_path: Path) -> None:
     assert parse_model("a:b=1:c=[2,3]:d=x") == ("a", {"b": 1, "c": [2, 3], "d": "x"})
     with pytest.raises(UsageError, match="is not NAME or NAME:ARGUMENT=VALUE"):
         parse_model("a:b")
+    assert _names("a:widths=[4,6],b,c:x={1,2}") == ["a:widths=[4,6]", "b", "c:x={1,2}"]
     with pytest.raises(UsageError, match="named twice"):
         compare(tiny_videos, tmp_path / "out", ["c3d", "c3d"])
     with pytest.raises(UsageError, match="name the models"):

@@ -32,10 +32,12 @@ from kvideo.data.shards import windows
 from kvideo.data.shards.layout import read_index
 from kvideo.data.shards.messages import encoded_frames
 from kvideo.data.shards.plan import ShardSettings, plan_shards
+from kvideo.data.shards.serving import start_dispatcher, stop
 from kvideo.data.shards.source import ShardSource, order_by_file
 from kvideo.data.shards.writing import prepare, write_shards
 from kvideo.data.shares import Share
-from kvideo.errors import DataError, DecodeError, UsageError
+from kvideo.errors import DataError, DecodeError, KVideoError, UsageError
+from kvideo.ports import free_ports
 
 SPEC = ClipSpec(4, 10.0, (16, 16))
 PLAIN = Augmentation(crop="center", flip=False, brightness=0, contrast=0, saturation=0)
@@ -445,6 +447,28 @@ def test_fit_evaluate_and_predict_on_shards(copy: Path, tmp_path: Path) -> None:
     done = run("predict", str(folder / "model.keras"), str(copy), "--json")
     assert done.exit_code == 0 and done.stdout.count(".tfrecord#") == 12
     assert run("check", str(copy)).exit_code == 0
+
+
+def test_what_a_killed_process_left_is_no_hindrance(tiny_videos: Path, tmp_path: Path) -> None:
+    out = make(tiny_videos, tmp_path / "s", num_shards=3)
+    name = next(out.glob("*.tfrecord")).name
+    (out / name).rename(out / f".tmp-0123abcd-99999999-0123abcd-{name}")  # not finished
+    done = run("shard", str(tiny_videos), str(out), "--num-shards", "3")
+    assert done.exit_code == 0 and "1 file made, 2 there already" in done.output, done.output
+    assert len(list(out.glob("train-*.tfrecord"))) == 3
+
+
+def test_the_loader_that_is_measured_reads_files(shards: Path) -> None:
+    done = run("benchmark", "loader", str(shards), "--seconds", "0.1")
+    assert done.exit_code == 2 and "holds shards; the stages" in done.output
+
+
+def test_one_dispatcher_for_a_journal(tmp_path: Path) -> None:
+    ports = free_ports(2)
+    server, folder = start_dispatcher(ports[0], tmp_path / "journal")
+    with pytest.raises(KVideoError, match="another dispatcher writes its journal to"):
+        start_dispatcher(ports[1], folder)
+    stop(server)
 
 
 def test_a_data_service_is_for_shards(tiny_videos: Path, tmp_path: Path) -> None:

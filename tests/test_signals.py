@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +15,25 @@ from conftest import drifting, write_video
 import kvideo
 from kvideo.clip_spec import ClipSpec, Views
 from kvideo.saving import ModelInfo, save_model
+from kvideo.training import interruption
 
 COMMAND = [sys.executable, "-c", "from kvideo.cli import main; main()"]
+
+
+def test_a_signal_is_noticed_while_clips_do_not_come(monkeypatch) -> None:
+    monkeypatch.setattr(interruption, "PATIENCE", 0.1)
+    never = threading.Event()
+    with interruption.Interruptible() as interrupted:
+        assert interrupted.call(lambda: 3) == 3
+        with pytest.raises(ZeroDivisionError):
+            interrupted.call(lambda: 1 / 0)
+        killer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
+        killer.start()
+        with pytest.raises(interruption.StillWaiting):
+            interrupted.call(never.wait)
+        assert interrupted.number == signal.SIGTERM
+        killer.join()
+    never.set()
 
 
 @pytest.fixture

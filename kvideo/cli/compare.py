@@ -58,7 +58,7 @@ def compare(
     import_quietly()
     result = run(
         data,
-        models.split(","),
+        _names(models),
         out=out,
         test=test,
         num_clips=num_clips,
@@ -71,6 +71,18 @@ def compare(
         click.echo(_table(result))
         click.echo(f"Wrote {result.folder / 'comparison.png'}", err=True)
     context.exit(1 if any(model.error for model in result.models) else 0)
+
+
+def _names(models: str) -> list[str]:
+    """The parts between commas, but for those inside of brackets."""
+    names, depth = [""], 0
+    for character in models:
+        depth += (character in "[({") - (character in "])}")
+        if character == "," and depth == 0:
+            names.append("")
+        else:
+            names[-1] += character
+    return names
 
 
 def _table(result: Comparison) -> str:

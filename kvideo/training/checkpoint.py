@@ -69,13 +69,18 @@ class Checkpoints:
             ModelFileError: there is none.
         """
         paths = self.paths()
-        for path in paths:
+        for number, path in enumerate(paths, start=1):
             try:
                 return (path, *read_checkpoint(path))
             except ModelFileError as error:
-                say(f"Warning: {error} Going back to the one before.")
-        what = "an undamaged checkpoint" if paths else "a checkpoint"
-        raise ModelFileError(f"there is not {what} in {self.folder} to resume from.")
+                before = " Going back to the one before." if number < len(paths) else ""
+                say(f"Warning: {error}{before}")
+        if paths:
+            raise ModelFileError(
+                f"all checkpoints in {self.folder} are damaged: --overwrite begins the run anew, "
+                "--weights with its model.keras begins another one from its best weights."
+            )
+        raise ModelFileError(f"there is not a checkpoint in {self.folder} to resume from.")
 
     def clear(self) -> None:
         """Removes all."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kvideo.files import write_text_atomic
+from kvideo.files import check_writable, write_text_atomic
 
 Row = dict[str, float]
 _MOST_CLIPS = 4
@@ -37,6 +37,7 @@ class History:
         self.pictures = tensorboard == "all"
         self._writer: Any = None
         if tensorboard != "none":
+            check_writable(folder / "tensorboard")
             self._writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
 
     def append(self, row: Row) -> None:

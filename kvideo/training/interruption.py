@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import queue
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from kvideo.errors import TERMINATED, KVideoError
+
+PATIENCE = 5.0  # seconds that clips have to come after a signal
 
 
 class TrainingInterrupted(KVideoError):
@@ -17,6 +21,10 @@ class TrainingInterrupted(KVideoError):
         super().__init__(message)
         if number == signal.SIGTERM:
             self.exit_status = TERMINATED
+
+
+class StillWaiting(Exception):
+    """A signal came, and what was waited for did not."""
 
 
 class Interruptible:
@@ -41,16 +49,55 @@ class Interruptible:
                 if handler is None or (number, handler) == (signal.SIGTERM, signal.SIG_IGN):
                     continue
                 self._previous[number] = signal.signal(number, self._note)
+        self._asked: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+        threading.Thread(target=self._work, daemon=True).start()
         return self
+
+    def call(self, work: Callable[[], Any]) -> Any:
+        """Calls what may block without end, in a thread of its own.
+
+        Python handles a signal only when the main thread comes back from what it has called, which
+        it never does while TensorFlow waits for clips that do not come.
+
+        Returns:
+            What `work` returns or raises.
+
+        Raises:
+            StillWaiting: a signal has come, and `work` has not ended in the next seconds. Nothing
+                else can be called then.
+        """
+        self._asked.put(work)
+        while True:
+            try:
+                result, error = self._answers.get(timeout=1.0)
+            except queue.Empty:
+                if self.number and time.monotonic() - self._noted > PATIENCE:
+                    raise StillWaiting from None
+                continue
+            if error is not None:
+                raise error
+            return result
+
+    def _work(self) -> None:
+        while (work := self._asked.get()) is not None:
+            try:
+                self._answers.put((work(), None))
+            except BaseException as error:
+                self._answers.put((None, error))
 
     def _note(self, number: int, _: object) -> None:
         now = time.monotonic()
         if not self.number:
             self.number, self._noted = number, now
         elif number == signal.SIGINT or now - self._noted > self._SAME:
-            self.__exit__()
+            self._restore()
             signal.raise_signal(number)
 
-    def __exit__(self, *_: object) -> None:
+    def _restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+        self._asked.put(None)  # ends the thread

@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import tensorflow as tf
@@ -25,7 +25,7 @@ from kvideo.saving import ModelInfo
 from kvideo.training.bottleneck import describe_bottleneck
 from kvideo.training.callbacks import CallbackDriver
 from kvideo.training.checkpoint import check_shapes, restore_variables
-from kvideo.training.interruption import Interruptible, TrainingInterrupted
+from kvideo.training.interruption import Interruptible, StillWaiting, TrainingInterrupted
 from kvideo.training.loop_state import LoopOptions, LoopState
 from kvideo.training.multigrid import MultigridSource
 from kvideo.training.objective import Objective
@@ -304,7 +304,10 @@ class Loop:
         starts = self._plan.starts(state.epoch)
         while state.step < len(starts) - 1 and not self.callbacks.stop_now:
             asked = time.perf_counter()
-            clips, labels = self._next(iterator)
+            try:
+                clips, labels = interrupted.call(lambda: self._next(iterator))
+            except StillWaiting:
+                self._stop(interrupted)
             waited += time.perf_counter() - asked
             if state.epoch == state.step == 0:
                 self._show(clips, labels)
@@ -330,7 +333,7 @@ class Loop:
                 save_at = now + (60 * self.options.checkpoint_minutes if done else _RETRY_SECONDS)
         return waited
 
-    def _stop(self, interrupted: Interruptible) -> None:
+    def _stop(self, interrupted: Interruptible) -> NoReturn:
         """Ends the run after a signal to this process or to another one."""
         number = interrupted.number or signal.SIGTERM
         word = "terminated" if number == signal.SIGTERM else "interrupted"

@@ -20,7 +20,7 @@ import numpy as np
 
 from kvideo.errors import KVideoError, UsageError
 from kvideo.files import make_folder, write_bytes_atomic, write_text_atomic
-from kvideo.hardware import import_tensorflow
+from kvideo.hardware import cluster_addresses, import_tensorflow
 from kvideo.progress import Progress, say_nothing, say_to_stderr
 from kvideo.training.experiment import Experiment
 from kvideo.training.videos import read_videos
@@ -136,7 +136,7 @@ def find_learning_rate(
     Raises:
         UsageError, DataError, KVideoError: as in `kvideo.training.run`.
     """
-    if experiment.strategy == "multiworker":
+    if experiment.strategy == "multiworker" or cluster_addresses(experiment.strategy):
         raise UsageError("the learning-rate finder runs in one process; start it without workers.")
     say = say_nothing if quiet else say_to_stderr
     # The whole of the model is tried, and nothing is tested.

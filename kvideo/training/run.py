@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kvideo import __version__
 from kvideo.cluster import Cluster
 from kvideo.data.records import describe_videos
-from kvideo.errors import UsageError
+from kvideo.errors import KVideoError, UsageError
 from kvideo.files import make_folder, write_text_atomic
 from kvideo.hardware import cluster_addresses, import_tensorflow, join_cluster
 from kvideo.progress import say_nothing, say_to_stderr
@@ -153,8 +152,13 @@ def _join(experiment: Experiment, prepare: Prepare) -> Cluster:
     settings = {
         name: value for name, value in _plain(experiment).items() if name not in (*PATHS, "workers")
     }
-    digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
-    cluster.check_equal("the workers were given different settings", digest)
+    for number, other in enumerate(all_settings := cluster.gather(settings)):
+        for name, value in all_settings[0].items():
+            if other[name] != value:
+                raise KVideoError(
+                    f"the workers were given different settings: {name} is {value!r} for worker 0 "
+                    f"(chief), {other[name]!r} for worker {number}."
+                )
     return cluster
 
 

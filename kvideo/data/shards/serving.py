@@ -41,6 +41,7 @@ def start_dispatcher(port: int, work_dir: str | None = None) -> tuple[Any, str]:
     if "://" not in folder:
         check_writable(folder)
         make_folder(folder)
+        _lock(folder)
     config = tf.data.experimental.service.DispatcherConfig(
         port=port,
         protocol="grpc",
@@ -55,6 +56,28 @@ def start_dispatcher(port: int, work_dir: str | None = None) -> tuple[Any, str]:
             f"the dispatcher cannot start on port {port} with the state in {folder}: "
             f"{_first_line(error)}"
         ) from error
+
+
+def _lock(folder: str) -> None:
+    """Keeps the journal for this process, to its end.
+
+    Raises:
+        KVideoError: another dispatcher has it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    descriptor = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as cause:
+        os.close(descriptor)
+        raise KVideoError(
+            f"another dispatcher writes its journal to {folder}: name another --work-dir."
+        ) from cause
+    except OSError:  # a file system without locks
+        os.close(descriptor)
 
 
 def start_worker(dispatcher: str, port: int = 0, host: str | None = None) -> tuple[Any, str]:

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from kvideo.data.listing import is_url, join
 from kvideo.errors import KVideoError
-from kvideo.files import atomic_path, is_disk_full, make_folder, write_text_atomic
+from kvideo.files import atomic_path, is_disk_full, is_temporary, make_folder, write_text_atomic
 
 _BLOCK = 1 << 20
 
@@ -34,9 +34,9 @@ def prepare_folder(folder: str) -> None:
 
 
 def names_in(folder: str) -> set[str]:
-    """Names of the files in the folder."""
+    """Names of the files in the folder, without unfinished ones that a killed process left."""
     if not is_url(folder):
-        return set(os.listdir(folder))
+        return {name for name in os.listdir(folder) if not is_temporary(name)}
     with _remote(folder):
         return {name.rstrip("/") for name in tf.io.gfile.listdir(folder)}
 
