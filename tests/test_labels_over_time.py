@@ -11,7 +11,7 @@ from video_files import number_in
 from kvideo.clip_spec import ClipSpec
 from kvideo.data.annotations import find_splits, read_data, split_validation
 from kvideo.data.check import check_videos, videos_to_check
-from kvideo.data.pipeline import batches, class_shares, clip_dataset, clip_reader
+from kvideo.data.pipeline import VideoSource, class_shares, clip_dataset, clip_reader
 from kvideo.data.records import VideoRecord, VideoSet
 from kvideo.data.sampling import Augmentation, covering_times, is_padding
 from kvideo.data.tracks import LabelTrack, Segment
@@ -312,7 +312,8 @@ def test_batches_and_datasets(videos, data) -> None:
     path = data("path,start,end,label\na.mp4,1,2,run\nb.mp4,2,5,swim\nc.mp4,0,3,run\n")
     spec = ClipSpec(16, 8.0, (32, 32))
     labelled = read_data(path, root=videos, per_frame=True)
-    dataset = batches(TrainingClips(labelled, clip_reader(spec), PLAIN), 3, fill=True)
+    clips = TrainingClips(labelled, clip_reader(spec), PLAIN)
+    dataset = VideoSource(clips).batches(3, epoch=0)
     assert dataset.element_spec[1].shape == (3, 16)
     ((clips, labels),) = list(dataset)
     assert clips.shape == (3, 16, 32, 32, 3) and set(np.unique(labels)) <= {0, 1, 2}
