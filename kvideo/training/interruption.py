@@ -51,7 +51,9 @@ class Interruptible:
                 self._previous[number] = signal.signal(number, self._note)
         self._asked: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
-        threading.Thread(target=self._work, daemon=True).start()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+        self._busy = False
         return self
 
     def call(self, work: Callable[[], Any]) -> Any:
@@ -68,6 +70,7 @@ class Interruptible:
                 else can be called then.
         """
         self._asked.put(work)
+        self._busy = True
         while True:
             try:
                 result, error = self._answers.get(timeout=1.0)
@@ -75,16 +78,21 @@ class Interruptible:
                 if self.number and time.monotonic() - self._noted > PATIENCE:
                     raise StillWaiting from None
                 continue
+            self._busy = False
             if error is not None:
                 raise error
             return result
 
     def _work(self) -> None:
         while (work := self._asked.get()) is not None:
+            answer: tuple[Any, BaseException | None]
             try:
-                self._answers.put((work(), None))
+                answer = work(), None
             except BaseException as error:
-                self._answers.put((None, error))
+                answer = None, error
+            del work  # what it holds on to is to end where the caller leaves it, not here
+            self._answers.put(answer)
+            del answer
 
     def _note(self, number: int, _: object) -> None:
         now = time.monotonic()
@@ -100,4 +108,6 @@ class Interruptible:
 
     def __exit__(self, *_: object) -> None:
         self._restore()
-        self._asked.put(None)  # ends the thread
+        self._asked.put(None)
+        if not self._busy:
+            self._thread.join()
