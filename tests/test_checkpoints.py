@@ -1,6 +1,7 @@
 """Checkpoints and what else a run writes: verified, kept, and not stopped by a full disk."""
 
 import contextlib
+import itertools
 import json
 import resource
 import zipfile
@@ -90,11 +91,10 @@ def test_every_flipped_bit_is_noticed_or_harmless(tmp_path: Path) -> None:
     path = tmp_path / "one.npz"
     write_checkpoint(path, [np.arange(6.0)], {"epoch": 1})
     whole = path.read_bytes()
-    rng = np.random.default_rng(0)
     noticed = 0
-    for place in rng.choice(len(whole), 300, replace=False):
+    for place, bit in itertools.product(range(len(whole)), range(8)):
         data = bytearray(whole)
-        data[place] ^= 1 << int(rng.integers(8))
+        data[place] ^= 1 << bit
         path.write_bytes(data)
         try:
             arrays, state = read_checkpoint(path)

@@ -126,7 +126,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[list[np.ndarray], dic
         ValueError,
         KeyError,
         EOFError,
-        NotImplementedError,  # a flipped bit asks for another kind of compression
+        RuntimeError,  # by a flipped bit it looks encrypted, or compressed in another way
     ) as cause:
         raise ModelFileError(f"the checkpoint {path} is damaged ({cause}).") from cause
 
