@@ -1,5 +1,6 @@
 """Multigrid training: shapes and places, shared variables, resuming, refusals."""
 
+import dataclasses
 from pathlib import Path
 
 import keras
@@ -9,10 +10,14 @@ import tensorflow as tf
 
 import kvideo
 from kvideo.clip_spec import ClipSpec
+from kvideo.data.annotations import read_data
+from kvideo.data.pipeline import VideoSource, clip_reader
+from kvideo.data.sampling import Augmentation
+from kvideo.data.training_clips import TrainingClips
 from kvideo.errors import UsageError
 from kvideo.training import multigrid
 from kvideo.training.loop import Loop
-from kvideo.training.multigrid import Multigrid, reshaped
+from kvideo.training.multigrid import Multigrid, MultigridSource, reshaped
 
 SPEC = ClipSpec(16, 8.0, (64, 64))
 QUICK = {
@@ -58,6 +63,37 @@ def test_every_clip_comes_once_an_epoch() -> None:
         assert starts[0] == 0 and starts[-2] < 99 <= starts[-1]
         assert list(lengths) == [4 * factors[step % len(factors)] for step in range(len(lengths))]
         assert max(factors) == 1  # or too few steps would be left
+
+
+@dataclasses.dataclass
+class NotedClips(TrainingClips):
+    """Notes which videos are read."""
+
+    read_paths: list[str] = dataclasses.field(default_factory=list)
+
+    def read(self, record, rngs):
+        self.read_paths.append(record.path)
+        return super().read(record, rngs)
+
+
+def test_every_clip_comes_once_where_small_clips_are_of_the_same_shape(tiny_videos: Path) -> None:
+    videos, spec = read_data(tiny_videos), ClipSpec(4, 8.0, (16, 16))
+    noted: list[NotedClips] = []
+
+    def source_of(spec: ClipSpec) -> VideoSource:
+        noted.append(NotedClips(videos, clip_reader(spec), Augmentation(flip=False)))
+        return VideoSource(noted[-1])
+
+    plan = Multigrid(spec, 4, len(videos.records), epochs=10)
+    shapes = {epoch: len(set(plan.grids(epoch))) for epoch in range(10)}
+    assert min(shapes.values()) == 1 and 1 < max(shapes.values()) <= 3
+    source = MultigridSource(plan, source_of(spec), source_of)
+    for epoch in range(10):
+        batches = list(source.batches(4, epoch=epoch))
+        assert len(batches) == plan.steps(epoch) == 3
+        assert sorted(p for clips in noted for p in clips.read_paths) == sorted(videos.paths)
+        for clips in noted:
+            clips.read_paths.clear()
 
 
 def test_other_shapes_share_the_variables() -> None:

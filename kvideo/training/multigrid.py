@@ -68,7 +68,7 @@ class Multigrid:
         return len(_LONG) * epoch // (self.epochs - alone)
 
     def grids(self, epoch: int) -> list[Grid]:
-        """The shapes that follow one another in an epoch, over and over."""
+        """The shapes that follow one another in an epoch, over and over; some may be equal."""
         stage = self.stage(epoch)
         if stage is None:
             return [Grid(1, self.spec)]
@@ -155,12 +155,15 @@ class MultigridSource:
         grids, starts = self.plan.grids(epoch), self.plan.starts(epoch)[:-1]
         sets = []
         self._used = []
-        order = [step % len(grids) for step in range(first_batch, len(starts))]
-        for number, grid in enumerate(grids):
+        # A source has one dataset for batches of one shape, so equal grids share it.
+        shapes = list(dict.fromkeys(grids))
+        turns = [shapes.index(grid) for grid in grids]
+        order = [turns[step % len(turns)] for step in range(first_batch, len(starts))]
+        for number, grid in enumerate(shapes):
             own = [
                 start
-                for step, start in enumerate(starts)
-                if step >= first_batch and step % len(grids) == number
+                for start, shape in zip(starts[first_batch:], order, strict=True)
+                if shape == number
             ]
             steps = _StepsOfGrid(share.worker, share.workers, share.pieces, tuple(own))
             source = self.full if grid.spec == self.plan.spec else self._source_of(grid.spec)

@@ -69,7 +69,10 @@ class PreciseStatistics:
 
     def _moments(self, norms: list[Any]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Mean and variance of each batch norm's inputs, over all batches."""
-        run = self._passes.setdefault(tuple(map(id, norms)), self._compile(norms))
+        key = tuple(map(id, norms))
+        if key not in self._passes:
+            self._passes[key] = self._compile(norms)
+        run = self._passes[key]
         sums: list[list[Any]] = [[0.0, 0.0] for _ in norms]
         count = 0
         for clips in self._batches():
