@@ -276,6 +276,7 @@ def features(
     split: str = "all",
     num_clips: int | None = None,
     num_crops: int | None = None,
+    stride: float | None = None,
     clip_spec: ClipSpec | None = None,
     precision: str = "float32",
     batch_size: int = 8,
@@ -303,6 +304,8 @@ def features(
         split: which part of the data; by default all of it.
         num_clips: clips of each video; by default what the model recommends.
         num_crops: 1 or 3 crops of each clip; by default what the model recommends.
+        stride: seconds between the middles of clips that slide over the whole of each video, in
+            the place of `num_clips` and `num_crops`; for temporal localization.
         clip_spec: another frame rate or framing than the model's; the shape must be the same.
         precision: `"float32"`, `"bfloat16"` or `"auto"`.
         batch_size: most clips that are run at once.
@@ -316,7 +319,7 @@ def features(
 
     Raises:
         ModelFileError: the model cannot be loaded.
-        UsageError: no such layer, or no folder to write to.
+        UsageError: no such layer, no folder to write to, or both a stride and numbers of views.
         DataError: the data cannot be used, or no video gave features.
     """
     from kvideo.data.annotations import VideoSet
@@ -324,12 +327,21 @@ def features(
     from kvideo.saving import check_single, model_info
     from kvideo.scores import describe_run
 
+    if stride is not None:
+        if num_clips is not None or num_crops is not None:
+            raise UsageError("with a stride, clips slide over the video; leave out the views.")
+        if not 0 < stride < float("inf"):
+            raise UsageError(f"the stride must be above 0 s, not {stride}.")
     folder = feature_folder(model, data, layer, out)
     check_writable(folder)  # told now, not after an hour
     network = _load(model, precision)
     info = model_info(network)
     check_single(info, "features are taken from")
-    videos = data if isinstance(data, VideoSet) else feature_videos(data, root, split)
+    videos = (
+        data
+        if isinstance(data, VideoSet)
+        else (feature_videos(data, root, split, whole=stride is not None))
+    )
     if quarantine is not None:
         from kvideo.data.check import read_quarantine
 
@@ -354,6 +366,7 @@ def features(
             layer=layer,
             pool=pool,
             views=_views(info, num_clips, num_crops)[0],
+            stride=stride,
             root=mirrored_root(videos, root),
             batch_size=batch_size,
             workers=workers or _workers(),

@@ -16,7 +16,7 @@ import os
 import posixpath
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -33,18 +33,23 @@ _MOST_PENDING = 8  # files that wait for the disk
 _LONGEST_NAME = 240  # bytes; file systems take 255
 
 
-def file_names(records: Iterable[VideoRecord], root: str | None) -> list[str]:
+def file_names(
+    records: Iterable[VideoRecord], root: str | None, *, keep_ending: bool = True
+) -> list[str]:
     """The file of each record: its video's path below `root`, with slashes, and `.npy` behind.
 
-    A video's own ending stays, so that `a.mp4` and `a.avi` do not meet; a part of a video has its
-    times in the name; a video outside `root` has its whole path below the folder `_`. Equal names
-    are equal videos.
+    A video's own ending stays, so that `a.mp4` and `a.avi` do not meet, unless `keep_ending` is
+    False; a part of a video has its times in the name; a video outside `root` has its whole path
+    below the folder `_`. Equal names are equal videos.
     """
     names: list[str] = []
     taken: dict[str, tuple[Any, ...]] = {}
     for record in records:
         source = record.path, record.start, record.end
-        name = _shortened(_mirrored(record, root))
+        name = _mirrored(record, root)
+        if not keep_ending:
+            name = str(PurePosixPath(name.removesuffix(_ENDING)).with_suffix(_ENDING))
+        name = _shortened(name)
         if taken.setdefault(name, source) != source:
             name = f"{name.removesuffix(_ENDING)}-{_digest(repr(source))}{_ENDING}"
             taken[name] = source

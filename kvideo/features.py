@@ -28,6 +28,8 @@ from kvideo.data.listing import Folders, absolute, is_url, is_video, join
 from kvideo.data.parts import ALL, split_files
 from kvideo.data.records import VideoRecord, VideoSet
 from kvideo.data.remote import list_remote, open_remote, stamp_remote
+from kvideo.data.untrimmed import has_segments, read_untrimmed
+from kvideo.data.windows import sliding_blocks
 from kvideo.errors import DataError, DecodeError, UnknownNameError, UsageError
 from kvideo.feature_files import FeatureCache, file_names
 from kvideo.feature_set import FeatureSet, VideoFeatures
@@ -138,6 +140,20 @@ def view_blocks(
             yield Block(video, times[part], clips[part])
 
 
+def window_blocks(
+    records: Sequence[VideoRecord], reader: ClipReader, stride: float, workers: int
+) -> Iterator[Block]:
+    """Clips that slide over each video, in blocks; see `sliding_blocks`."""
+    span = reader.spec.span
+    for block in sliding_blocks(records, reader, workers, stride):
+        if block.cover is None or block.clips is None:
+            yield Block(block.index, error=block.error)
+            continue
+        starts = block.cover.times[block.first : block.first + len(block.clips)]
+        ends = np.minimum(starts + span, np.maximum(block.cover.end, starts))
+        yield Block(block.index, np.stack([starts, ends], axis=1), block.clips)
+
+
 def stream_features(
     predictor: Predictor, blocks: Iterable[Block]
 ) -> Iterator[tuple[Block, np.ndarray | None]]:
@@ -170,6 +186,7 @@ def extract_features(
     layer: str = "features",
     pool: str = "mean",
     views: Views | None = None,
+    stride: float | None = None,
     root: str | None = None,
     batch_size: int = 8,
     workers: int = 2,
@@ -190,6 +207,8 @@ def extract_features(
         layer: see `feature_extractor`.
         pool: see `feature_extractor`.
         views: how many views a video has, by default what the model recommends; each is a row.
+        stride: seconds between the middles of clips that slide over the whole of each video, the
+            rows then (see `sliding_times`), instead of views; the files' names have no `.mp4`.
         root: the folder that the files' paths mirror.
         batch_size: most clips that are run at once.
         workers: decoding threads.
@@ -208,10 +227,11 @@ def extract_features(
 
     predictor = Predictor(feature_extractor(model, layer, pool), batch_size)
     views = views or model_info(model).views
-    facts = {**(details or {}), "layer": layer, "pool": pool, "views": views}
-    settings = [_FORMAT, model_digest(model, layer), layer, pool, dataclasses.asdict(views)]
+    sampling = {"views": dataclasses.asdict(views)} if stride is None else {"stride": stride}
+    facts = {**(details or {}), "layer": layer, "pool": pool, **sampling}
+    settings = [_FORMAT, model_digest(model, layer), layer, pool, *sampling.values()]
     settings += [reader.spec.to_json(), facts.get("decoder")]
-    names = file_names(videos.records, root)
+    names = file_names(videos.records, root, keep_ending=stride is None)
     records = dict(zip(names, videos.records, strict=True))  # what is listed twice counts once
     keys = {name: _key(settings, record) for name, record in records.items()}
     cache = FeatureCache(folder)
@@ -226,7 +246,11 @@ def extract_features(
         if known := cache.find(name, keys[name]):
             add(name, VideoFeatures.of(record, known))
     todo = [name for name in records if name not in entries]
-    blocks = view_blocks([records[n] for n in todo], reader, views, batch_size, workers)
+    wanted = [records[name] for name in todo]
+    if stride is None:
+        blocks = view_blocks(wanted, reader, views, batch_size, workers)
+    else:
+        blocks = window_blocks(wanted, reader, stride, workers)
     if todo:
         FeatureSet.forget(folder)  # an index never names a file that is about to change
     try:
@@ -249,7 +273,10 @@ def extract_features(
 
 
 def feature_videos(
-    data: str | os.PathLike[str], root: str | os.PathLike[str] | None, split: str
+    data: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None,
+    split: str,
+    whole: bool = False,
 ) -> VideoSet:
     """The videos of DATA, with labels where it has some.
 
@@ -257,23 +284,29 @@ def feature_videos(
         data: as for `read_data`; also a folder without class folders, or a single video.
         root: as for `read_data`.
         split: as for `read_data`.
+        whole: whole videos, each once, where DATA is a list of segments.
 
     Raises:
         DataError: there is nothing to read.
         UsageError: there is no such part.
     """
     name, path = os.fspath(data), absolute(data)
+    if whole and has_segments(name, listdir=list_remote, opener=open_remote):
+        found = read_untrimmed(
+            name, root=root, split=split, listdir=list_remote, opener=open_remote
+        )
+        return found.records()
     folders = Folders()
     if name not in DEMOS and not is_url(path):
-        found = [path] if os.path.isfile(path) and is_video(path) else []
+        paths = [path] if os.path.isfile(path) and is_video(path) else []
         if os.path.isdir(path) and not any(
             folders.videos(join(path, inner)) for inner in folders.entries(path)[1]
         ):
-            found = folders.videos(path) if not split_files(folders.entries(path)[0]) else []
-        if found:
+            paths = folders.videos(path) if not split_files(folders.entries(path)[0]) else []
+        if paths:
             if split != ALL:
                 raise UsageError(f"{name} has no parts, so there is no part {split!r} of it.")
-            return VideoSet(tuple(VideoRecord(video) for video in found), (), source=name)
+            return VideoSet(tuple(VideoRecord(video) for video in paths), (), source=name)
     return read_data(
         name,
         root=root,

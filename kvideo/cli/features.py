@@ -35,6 +35,12 @@ _MOST_NAMED = 10
     help="Of a map: the mean over its places, or the whole map.",
 )
 @views_options
+@click.option(
+    "--stride",
+    type=float,
+    metavar="SECONDS",
+    help="Slide over the whole of each video, so many seconds from row to row.",
+)
 @root_option
 @click.option("--split", default="all", show_default=True, help="Which part of DATA.")
 @click.option("--quarantine", metavar="FILE", help="Leave out what `kvideo check` found bad.")
@@ -56,6 +62,7 @@ def features(
     pool: str,
     num_clips: int | None,
     num_crops: int | None,
+    stride: float | None,
     root: str | None,
     split: str,
     quarantine: str | None,
@@ -89,6 +96,7 @@ def features(
             split=split,
             num_clips=num_clips,
             num_crops=num_crops,
+            stride=stride,
             precision=precision,
             batch_size=batch_size,
             workers=workers,
@@ -110,7 +118,10 @@ def _summary(result: FeatureSet) -> str:
 
     found = result.found
     shapes = {video.shape for video in found}
-    shape = "×".join(map(str, min(shapes))) + (" and other shapes" if len(shapes) > 1 else "")
+    shape = "×".join(map(str, min(shapes)))
+    if len(shapes) > 1:
+        most = "×".join(map(str, max(shapes)))
+        shape = f"{shape} to {most}" if len({s[1:] for s in shapes}) == 1 else f"{shape} and others"
     old = sum(not video.computed for video in found)
     lines = [f"{plural(len(found), 'video')}, {shape} float32 each, in {result.folder}"]
     if old:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
-from typing import BinaryIO, cast
+from collections.abc import Sequence
+from typing import cast
 
 from kvideo.data.class_folders import LIST_ENDINGS, read_class_folders
 from kvideo.data.class_names import (
@@ -22,7 +22,7 @@ from kvideo.data.class_names import (
 )
 from kvideo.data.demo_words import DEMOS, PARTS, demo_words, read_demo
 from kvideo.data.entries import Entry, split_name
-from kvideo.data.formats import HMDB51_FILE, decode_text, parse
+from kvideo.data.formats import HMDB51_FILE, Opener, parse, read_text
 from kvideo.data.listing import (
     Folders,
     ListDir,
@@ -50,8 +50,6 @@ from kvideo.errors import DataError, UsageError
 from kvideo.text import enumerate_words, plural
 
 __all__ = ["VideoRecord", "VideoSet", "find_splits", "read_data", "split_validation"]
-
-Opener = Callable[[str], BinaryIO]
 
 
 def read_data(
@@ -192,17 +190,7 @@ class _Reader:
         return False
 
     def _text(self, path: str) -> str:
-        try:
-            if is_url(path):
-                if self.opener is None:
-                    raise DataError(f"{path} cannot be opened here; copy it to this machine.")
-                with self.opener(path) as file:
-                    return decode_text(file.read(), path)
-            with open(path, "rb") as file:
-                return decode_text(file.read(), path)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise DataError(f"cannot read {path}: {reason}.") from error
+        return read_text(path, self.opener)
 
     # ------------------------------------------------------------------------ parts
 

@@ -34,6 +34,7 @@ class Entry:
         over_time: the entry is from a list of segments of untrimmed videos.
         has_segment: the file has a place for start and end, even if they are empty here.
         duration: of the video in seconds, where the file tells.
+        fault: a sentence, where the segment ends before it starts.
     """
 
     where: str
@@ -50,6 +51,7 @@ class Entry:
     over_time: bool = False
     has_segment: bool = False
     duration: float | None = None
+    fault: str = ""
 
 
 def split_name(name: str) -> str:

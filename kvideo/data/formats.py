@@ -10,16 +10,21 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import BinaryIO
 
 from kvideo.data.entries import UCF101_VIDEO, Entry, group_of, short, unquote
 from kvideo.data.listing import VIDEO_ENDINGS, is_url, looks_like_video
-from kvideo.data.tables import find_header, is_json, parse_csv, parse_json
+from kvideo.data.tables import find_header, is_json, parse_csv, parse_json, parse_segment
 from kvideo.errors import DataError
+
+Opener = Callable[[str], BinaryIO]
 
 HMDB51_FILE = re.compile(r"(?P<class>.+)_test_split(?P<number>\d+)\.txt", re.IGNORECASE)
 UCF101_FILE = re.compile(r"(?P<part>train|test)list(?P<number>\d+)\.txt", re.IGNORECASE)
+THUMOS14_FILE = re.compile(r"(?P<class>.+)_(?P<part>val|test)\.txt", re.IGNORECASE)
+_THUMOS14_LINE = re.compile(r"(?P<video>\S+)\s+(?P<start>\d+(\.\d*)?)\s+(?P<end>\d+(\.\d*)?)")
 _VIDEO_AND_REST = re.compile(
     rf"(.*\.(?:{'|'.join(end[1:] for end in sorted(VIDEO_ENDINGS))})[\"']?)\s+(.+)", re.IGNORECASE
 )
@@ -50,12 +55,37 @@ def decode_text(data: bytes, source: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\x1a")  # DOS's end of file
 
 
-def parse(text: str, source: str) -> list[Entry]:
+def read_text(path: str, opener: Opener | None = None) -> str:
+    """The text of an annotation file, local or remote.
+
+    Args:
+        path: the file, or a URL-like path.
+        opener: opens URL-like paths for reading bytes.
+
+    Raises:
+        DataError: it cannot be read, or is not text.
+    """
+    try:
+        if is_url(path):
+            if opener is None:
+                raise DataError(f"{path} cannot be opened here; copy it to this machine.")
+            with opener(path) as file:
+                return decode_text(file.read(), path)
+        with open(path, "rb") as file:
+            return decode_text(file.read(), path)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise DataError(f"cannot read {path}: {reason}.") from error
+
+
+def parse(text: str, source: str, *, allow_faults: bool = False) -> list[Entry]:
     """Read an annotation file of any of the formats.
 
     Args:
         text: its content.
         source: its path; the name may tell the format, and messages begin with it.
+        allow_faults: whether entries whose segment ends before it starts are given as well, with
+            their `fault`.
 
     Raises:
         DataError: the file is empty or breaks a rule of its format; the sentence names the line.
@@ -69,9 +99,13 @@ def parse(text: str, source: str) -> list[Entry]:
         entries = list(_parse_hmdb51(text, source, match["class"]))
     elif header := find_header(text):
         entries = list(parse_csv(text, source, *header))
+    elif (match := THUMOS14_FILE.fullmatch(name)) and is_thumos14(text):
+        entries = list(_parse_thumos14(text, source, match["class"], match["part"]))
     else:
         entries = list(_parse_list(text, source))
     for entry in entries:
+        if entry.fault and not allow_faults:
+            raise DataError(entry.fault)
         _complete(entry)
     return entries
 
@@ -200,3 +234,32 @@ def _parse_hmdb51(text: str, source: str, class_name: str) -> Iterator[Entry]:
             )
         split = {"0": "neither", "1": "train", "2": "test"}[flag]
         yield Entry(where, f"{class_name}/{file}", (class_name,), split=split, others=(file,))
+
+
+# ---------------------------------------------------------------------------------- THUMOS14
+
+
+def is_thumos14(text: str) -> bool:
+    """Whether every line is `VIDEO START END`, and there is one."""
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    return bool(lines) and all(_THUMOS14_LINE.fullmatch(line) for line in lines)
+
+
+def _parse_thumos14(text: str, source: str, class_name: str, part: str) -> Iterator[Entry]:
+    """`VIDEO START END`, seconds; the file's name tells the class and the part."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if match := _THUMOS14_LINE.fullmatch(line.strip()):
+            where = f"{source}, line {number}"
+            start, end, fault = parse_segment(match["start"], match["end"], where)
+            yield Entry(
+                where,
+                match["video"],
+                (class_name,),
+                start,
+                end,
+                split=part.lower(),
+                by_id=True,
+                over_time=True,
+                has_segment=True,
+                fault=fault,
+            )

@@ -221,6 +221,22 @@ def covering_times(span: tuple[float, float], spec: ClipSpec) -> tuple[np.ndarra
     return times, np.array([*range(0, last, hop), last])
 
 
+def sliding_times(span: tuple[float, float], spec: ClipSpec, stride: float) -> np.ndarray:
+    """When the clips begin that slide over a whole span, (N,) seconds.
+
+    Clip i has its middle `(i + 1/2) · stride` after the beginning, where the clip fits; at either
+    end clips are moved inwards. N is the span's length over the stride, rounded, at least 1.
+
+    Args:
+        span: beginning and end, seconds.
+        spec: what a clip is.
+        stride: seconds.
+    """
+    count = max(1, round((span[1] - span[0]) / stride))
+    middles = span[0] + (np.arange(count) + 0.5) * stride
+    return np.clip(middles - spec.span / 2, span[0], max(span[0], span[1] - spec.span))
+
+
 def _cover(picture: tuple[int, int], short_side: int) -> tuple[int, int]:
     """(height, width) of the picture with its short side resized, aspect kept."""
     scale = short_side / min(picture)

@@ -17,8 +17,9 @@ from kvideo.errors import DataError
 # Names of columns and keys, in order of preference.
 COLUMNS = {
     "path": ("path", "video_path", "filepath", "file_path", "video", "filename", "file_name",
-             "file", "video_name", "clip", "video_id", "name"),
-    "label": ("label", "labels", "class", "class_name", "category", "action", "activity", "tags"),
+             "file", "video_name", "video-name", "clip", "video_id", "name"),
+    "label": ("label", "labels", "class", "class_name", "category", "action", "activity", "tags",
+              "type", "label-idx"),
     "start": ("start", "time_start", "start_time", "t_start", "t-init"),
     "end": ("end", "time_end", "end_time", "t_end", "t-end"),
     "group": ("group", "group_id"),
@@ -75,7 +76,7 @@ def parse_csv(text: str, source: str, header: list[str], delimiter: str) -> Iter
             labels = tuple(p.strip() for p in re.split(separators, cells["label"]) if p.strip())
             if not labels:
                 raise DataError(f"{where}: {short(path)} has no label. Name one, or drop the line.")
-        start, end = _segment(cells.get("start"), cells.get("end"), where)
+        start, end, fault = parse_segment(cells.get("start"), cells.get("end"), where)
         yield Entry(
             where,
             path,
@@ -87,6 +88,7 @@ def parse_csv(text: str, source: str, header: list[str], delimiter: str) -> Iter
             by_id=by_id,
             label_text=cells.get("label", ""),
             has_segment=place["start"] is not None and place["end"] is not None,
+            fault=fault,
         )
 
 
@@ -97,14 +99,13 @@ def _rows(reader: Any, source: str) -> Iterator[list[str]]:
         raise DataError(f"{source}, line {reader.line_num}: not valid CSV ({error}).") from error
 
 
-def _segment(start: Any, end: Any, where: str) -> tuple[float | None, float | None]:
-    """Start and end in seconds; empty values are None."""
+def parse_segment(start: Any, end: Any, where: str) -> tuple[float | None, float | None, str]:
+    """Start and end in seconds, empty values as None; and a sentence if they are no segment."""
     first, last = (_seconds(value, name, where) for value, name in ((start, "start"), (end, "end")))
+    fault = ""
     if last is not None and last <= (first or 0.0):
-        raise DataError(
-            f"{where}: the segment ends ({last:g} s) before it starts ({first or 0:g} s)."
-        )
-    return first, last
+        fault = f"{where}: the segment ends ({last:g} s) before it starts ({first or 0:g} s)."
+    return first, last, fault
 
 
 def _seconds(value: Any, name: str, where: str) -> float | None:
@@ -136,6 +137,9 @@ def parse_json(text: str, source: str) -> Iterator[Entry]:
     if isinstance(document, dict) and "database" in document:
         yield from _parse_activitynet(document["database"], source)
         return
+    if isinstance(document, dict) and _is_database(document):
+        yield from _parse_activitynet(document, source)
+        return
     items: list[Any] = document if isinstance(document, list) else list(document.items())
     for number, item in enumerate(items, 1):
         where = f"{source}, entry {number}"
@@ -148,6 +152,14 @@ def parse_json(text: str, source: str) -> Iterator[Entry]:
         else:
             raise DataError(f"{where}: expected an object with path and label, found {item!r}.")
         yield _json_entry({str(k).lower(): v for k, v in values.items()}, where)
+
+
+def _is_database(document: dict[str, Any]) -> bool:
+    """Whether it is what ActivityNet calls `database`, as BSN's files are."""
+    values = document.values()
+    return bool(values) and all(
+        isinstance(value, dict) and isinstance(value.get("annotations"), list) for value in values
+    )
 
 
 def _parse_activitynet(database: Any, source: str) -> Iterator[Entry]:
@@ -168,7 +180,7 @@ def _parse_activitynet(database: Any, source: str) -> Iterator[Entry]:
         subset, where = video.get("subset"), f"{source}, video {name}"
         if subset not in known:
             continue
-        duration = _seconds(video.get("duration"), "duration", where)
+        duration = _seconds(video.get("duration", video.get("duration_second")), "duration", where)
         common: dict[str, Any] = {
             "split": split_name(str(subset)) if subset else None,
             "by_id": True,
@@ -185,8 +197,9 @@ def _parse_activitynet(database: Any, source: str) -> Iterator[Entry]:
                     f"{where}: an annotation needs `segment` ([start, end]) and `label`, found "
                     f"{short(json.dumps(annotation))}."
                 )
-            start, end = _segment(segment[0], segment[1], where)
-            yield Entry(where, str(name), (str(annotation["label"]),), start, end, **common)
+            start, end, fault = parse_segment(segment[0], segment[1], where)
+            labels = (str(annotation["label"]),)
+            yield Entry(where, str(name), labels, start, end, fault=fault, **common)
 
 
 def is_json(text: str) -> bool:
@@ -230,7 +243,7 @@ def _json_entry(values: dict[str, Any], where: str) -> Entry:
         raise DataError(f"{where}: a label must be a name or a number, not {label!r}.")
     if isinstance(label, list) and not labels or "" in labels:
         raise DataError(f"{where}: {short(path)} has no label. Name one, or drop the entry.")
-    start, end = _segment(found["start"], found["end"], where)
+    start, end, fault = parse_segment(found["start"], found["end"], where)
     group = found["group"]
     start_and_end = [any(name in values for name in COLUMNS[key]) for key in ("start", "end")]
     return Entry(
@@ -243,4 +256,5 @@ def _json_entry(values: dict[str, Any], where: str) -> Entry:
         split=split_name(str(found["split"])) if found["split"] else None,
         by_id=by_id,
         has_segment=all(start_and_end),
+        fault=fault,
     )

@@ -1,15 +1,19 @@
-"""Whole videos as clips that overlap by half, block by block: memory does not grow with length."""
+"""Whole videos as clips, block by block: memory does not grow with length.
+
+The clips overlap by half (`iterate_blocks`), or are any number of seconds apart (`sliding_blocks`).
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 
+from kvideo.clip_spec import ClipSpec
 from kvideo.data.clip_reader import ClipReader
 from kvideo.data.records import VideoRecord
-from kvideo.data.sampling import covering_times
+from kvideo.data.sampling import covering_times, sliding_times
 from kvideo.data.threads import ordered_map
 from kvideo.data.tracks import UNLABELLED
 from kvideo.errors import DecodeError
@@ -25,7 +29,8 @@ class Cover:
 
     Attributes:
         index: number of the record.
-        times: (K,) seconds at which the video is sampled, 1 / `frame_rate` apart.
+        times: (K,) seconds at which the video is sampled, 1 / `frame_rate` apart, or at which clips
+            begin.
         firsts: (N,) numbers of the times at which the clips begin.
         end: of the video, seconds.
         labels: (K,) int32 true classes, -1 where nothing is known; None without labels.
@@ -71,13 +76,41 @@ def iterate_blocks(
         reader: reads clips as a model takes them.
         workers: decoding threads.
     """
+    return _blocks(records, reader, workers, covering_times)
+
+
+def sliding_blocks(
+    records: Sequence[VideoRecord], reader: ClipReader, workers: int, stride: float
+) -> Generator[Block, None, None]:
+    """All videos, in order, each as clips with their middles `stride` seconds apart.
+
+    Args:
+        records: videos.
+        reader: reads clips as a model takes them.
+        workers: decoding threads.
+        stride: seconds; see `sliding_times`.
+    """
+
+    def cover(span: tuple[float, float], spec: ClipSpec) -> tuple[np.ndarray, np.ndarray]:
+        starts = sliding_times(span, spec, stride)
+        return starts, np.arange(len(starts))
+
+    return _blocks(records, reader, workers, cover)
+
+
+def _blocks(
+    records: Sequence[VideoRecord],
+    reader: ClipReader,
+    workers: int,
+    cover_span: Callable[[tuple[float, float], ClipSpec], tuple[np.ndarray, np.ndarray]],
+) -> Generator[Block, None, None]:
     clip_bytes = int(np.prod(reader.spec.shape))
     size = max(1, min(_BLOCK, _BLOCK_BYTES // clip_bytes))
     ahead = max(workers, min(2 * workers, _MAX_AHEAD_BYTES // (size * clip_bytes)))
 
     def pieces() -> Iterator[Block]:
         numbered = enumerate(records)
-        for block in ordered_map(lambda item: _plan(*item, reader), numbered, 1, 2):
+        for block in ordered_map(lambda item: _plan(*item, reader, cover_span), numbered, 1, 2):
             if block.cover is None:
                 yield block
                 continue
@@ -99,12 +132,17 @@ def iterate_blocks(
     return ordered_map(load, pieces(), workers, ahead)
 
 
-def _plan(index: int, record: VideoRecord, reader: ClipReader) -> Block:
+def _plan(
+    index: int,
+    record: VideoRecord,
+    reader: ClipReader,
+    cover_span: Callable[[tuple[float, float], ClipSpec], tuple[np.ndarray, np.ndarray]],
+) -> Block:
     try:
         first, last, track = reader.span(record)
     except DecodeError as error:
         return Block(index, True, error=error)
-    times, firsts = covering_times((first, last), reader.spec)
+    times, firsts = cover_span((first, last), reader.spec)
     labels = None if track is None else track.at(times)
     if labels is not None and not (labels != UNLABELLED).any():
         unlabelled = DecodeError(record.path, "labels", "none of its frames has a label")

@@ -32,6 +32,7 @@ from kvideo.layers.nonlocal_block import NonLocalBlock3D
 from kvideo.layers.normalization import BatchNorm, ReLU
 from kvideo.layers.pixels import PixelNormalization
 from kvideo.layers.score_fusion import WeightedMean
+from kvideo.layers.segment_pool import SegmentPool
 
 __all__ = [
     "BatchNorm",
@@ -63,6 +64,7 @@ __all__ = [
     "PixelNormalization",
     "ReLU",
     "RepeatFrames",
+    "SegmentPool",
     "SlowFrames",
     "SpatialPooling",
     "TakeChannels",

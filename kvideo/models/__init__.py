@@ -1,16 +1,20 @@
 """Models by name: `kvideo.models.slow_fusion(num_classes)`, and every registered plugin's.
 
 Names are looked up in the registry when first used; importing this package imports no model.
+`tal_net` is here as well, though it is not in the registry: it is a head on features.
 """
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from kvideo import registry
 from kvideo.errors import UnknownNameError
+
+_HEADS = ("tal_net",)
 
 
 class _Models(ModuleType):
@@ -31,6 +35,8 @@ sys.modules[__name__].__class__ = _Models
 def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _HEADS:
+        return getattr(import_module(f"{__name__}.{name}"), name)
     try:
         return registry.get_builder(name)
     except UnknownNameError as unknown:
@@ -38,4 +44,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *registry.entries(registry.MODELS)})
+    return sorted({*globals(), *_HEADS, *registry.entries(registry.MODELS)})
