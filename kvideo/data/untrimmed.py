@@ -101,6 +101,7 @@ def read_untrimmed(
     prefer: Sequence[str] = ("train",),
     class_names: Sequence[str] | None = None,
     must_exist: bool = True,
+    keep_faults: bool = False,
     listdir: ListDir | None = None,
     opener: Opener | None = None,
 ) -> UntrimmedSet:
@@ -115,6 +116,8 @@ def read_untrimmed(
         class_names: the classes in order. By default the labels themselves, sorted; where a file
             calls them by numbers, the names of `detclasslist.txt` or `classes.txt` beside it.
         must_exist: False: the videos' files are not looked for.
+        keep_faults: whether segments that end before they begin, or where, stay: nothing can find
+            them, but official evaluations count them.
         listdir: see `read_data`.
         opener: see `read_data`.
 
@@ -132,7 +135,7 @@ def read_untrimmed(
     folder = absolute(root) if root is not None else os.path.dirname(absolute(files[0]))
     if root is not None and not is_url(folder) and not os.path.isdir(folder):
         raise DataError(f"there is no folder {os.fspath(root)}, which is to hold the videos.")
-    entries, notes = _without_faults(entries)
+    entries, notes = _without_faults(entries, keep_faults)
     if not any(entry.labels for entry in entries):
         raise DataError(
             f"{name} has no segment with a label. List segments as CSV, `video,start,end,label`, "
@@ -185,30 +188,37 @@ def has_segments(
     return any(row.over_time or row.has_segment for row in rows)
 
 
-def fit_segments(video: UntrimmedVideo, duration: float) -> tuple[tuple[Segment, ...], list[str]]:
+def fit_segments(
+    video: UntrimmedVideo, duration: float, slack: float = SLACK
+) -> tuple[tuple[Segment, ...], list[str]]:
     """The segments as far as they lie in a video of that duration, and what was changed.
 
+    Args:
+        video: with its segments.
+        duration: seconds.
+        slack: seconds that a segment may go further than the end without being told.
+
     Returns:
-        Segments, cut at the end; and a phrase for each that was cut by more than rounding, or lies
-        outside.
+        Segments, cut at the end; and a phrase for each that was cut, or lies outside.
     """
     kept, phrases = [], []
     for segment in video.segments:
-        what = f"{segment.start:g} to {segment.end:g} s of {video.name} ({duration:.2f} s)"
-        if segment.start >= duration - SLACK:
-            phrases.append(f"{what}: left out")
+        what = f"{segment.start:g} to {segment.end:g} s of {video.name}, which has {duration:.2f} s"
+        if segment.start >= duration:
+            phrases.append(f"{what} (left out)")
             continue
-        if segment.end > duration + max(SLACK, 0.01 * duration) and segment.end != float("inf"):
-            phrases.append(f"{what}: cut")
+        if segment.end > duration + slack and segment.end != float("inf"):
+            phrases.append(f"{what} (cut)")
         kept.append(dataclasses.replace(segment, end=min(segment.end, duration)))
     return tuple(kept), phrases
 
 
-def note_of(phrases: Sequence[str], what: str) -> str:
+def note_of(phrases: Sequence[str], one: str, several: str) -> str:
     """One sentence of many phrases, with the first few as examples."""
     shown = "; ".join(phrases[:_NAMED])
     rest = len(phrases) - _NAMED
-    return f"{plural(len(phrases), what)}: {shown}{f'; and {rest} more' if rest > 0 else ''}."
+    count = f"{len(phrases):,} {one if len(phrases) == 1 else several}"
+    return f"{count}: {shown}{f'; and {rest:,} more' if rest > 0 else ''}."
 
 
 def video_name(path: str) -> str:
@@ -259,16 +269,20 @@ def _choose(
     return choose_part(entries, split, name)
 
 
-def _without_faults(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
+def _without_faults(entries: list[Entry], keep: bool) -> tuple[list[Entry], list[str]]:
     notes = []
     if faults := [entry.fault for entry in entries if entry.fault]:
-        notes.append(f"{plural(len(faults), 'segment')} left out; the first: {faults[0]}")
+        what = "cannot be found, but counted" if keep else "left out"
+        notes.append(f"{plural(len(faults), 'segment')} {what}; the first: {faults[0]}")
     ambiguous = [
-        e for e in entries if not e.fault and e.labels and e.labels[0].lower() in AMBIGUOUS
+        e
+        for e in entries
+        if (keep or not e.fault) and e.labels and e.labels[0].lower() in AMBIGUOUS
     ]
     if ambiguous:
         notes.append(f"{plural(len(ambiguous), 'segment')} of the class Ambiguous left out.")
-    left = {id(entry) for entry in entries if entry.fault} | {id(entry) for entry in ambiguous}
+    left = {id(entry) for entry in entries if entry.fault and not keep}
+    left |= {id(entry) for entry in ambiguous}
     # A video of which every segment is left out is still one of the set's videos.
     return [
         dataclasses.replace(e, labels=(), start=None, end=None) if id(e) in left else e

@@ -75,12 +75,10 @@ class Detections:
         """How many segments."""
         return len(self.spans)
 
-    def above(self, score: float) -> Detections:
-        """Only the segments with at least that score."""
-        kept = self.scores >= score
-        return dataclasses.replace(
-            self, spans=self.spans[kept], labels=self.labels[kept], scores=self.scores[kept]
-        )
+    @property
+    def proposal_rows(self) -> Floats:
+        """(P, 3) start, end, probability of the proposals."""
+        return np.concatenate([self.proposals, self.proposal_scores[:, np.newaxis]], axis=1)
 
 
 def detect(

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kvideo.errors import DataError
+from kvideo.errors import DataError, UsageError
 from kvideo.localization import anchors
 from kvideo.localization.proposals import Stages, best_proposals
 from kvideo.models.tal_net import (
@@ -64,6 +64,9 @@ class HeadSettings:
         weight_decay: see `AdamW`.
         window: most steps of a video that a training step sees.
         seed: of the drawing of examples, and of dropout.
+
+    Raises:
+        UsageError: a value is out of its range.
     """
 
     epochs: int = 40
@@ -71,6 +74,12 @@ class HeadSettings:
     weight_decay: float = 1e-3
     window: int = 1024
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.window < 1:
+            raise UsageError(f"epochs and window must be at least 1, not {self.epochs}.")
+        if not 0 < self.learning_rate < float("inf"):
+            raise UsageError(f"the learning rate must be above 0, not {self.learning_rate}.")
 
 
 def adapt_normalization(model: keras.Model, examples: Sequence[Example]) -> None:
