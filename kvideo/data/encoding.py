@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
 from kvideo.errors import KVideoError
 
 H264_ENCODERS = ("libx264", "libopenh264", "h264")
@@ -25,3 +31,69 @@ def h264_encoder() -> str:
         "this build of PyAV has no H.264 encoder; install PyAV from PyPI "
         "(pip install --force-reinstall --only-binary :all: av)."
     )
+
+
+class FilmWriter:
+    """Writes pictures as an H.264 film in MP4, without sound; a context manager.
+
+    Args:
+        path: the file, best a temporary one of `atomic_path`.
+        frame_rate: frames per second, where the pictures have no times of their own.
+
+    Raises:
+        KVideoError: this FFmpeg has no H.264 encoder.
+    """
+
+    _TICKS = 90_000  # a second, for pictures with times
+
+    def __init__(self, path: Any, frame_rate: float) -> None:
+        import av
+
+        self._encoder, self._rate = h264_encoder(), frame_rate
+        self._container = av.open(str(path), "w", format="mp4")
+        self._stream: Any = None
+        self._last = -1
+
+    def add(self, picture: np.ndarray, seconds: float | None = None) -> None:
+        """Appends a picture.
+
+        Args:
+            picture: (H, W, 3) uint8, RGB, of the same size as the ones before.
+            seconds: when it is shown, later than the one before; for all pictures or for none.
+        """
+        import av
+
+        picture = _even(picture)
+        if self._stream is None:
+            rate = Fraction(self._rate).limit_denominator(1001)
+            self._stream = self._container.add_stream(self._encoder, rate=rate)
+            self._stream.height, self._stream.width = picture.shape[:2]
+            self._stream.pix_fmt = "yuv420p"
+            if seconds is not None:
+                self._stream.codec_context.time_base = Fraction(1, self._TICKS)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        if seconds is not None:
+            self._last = frame.pts = max(round(seconds * self._TICKS), self._last + 1)
+            frame.time_base = Fraction(1, self._TICKS)
+        self._container.mux(self._stream.encode(frame))
+
+    def __enter__(self) -> FilmWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if self._stream is not None and error is None:
+                self._container.mux(self._stream.encode())
+        finally:
+            self._container.close()
+
+
+def _even(picture: np.ndarray) -> np.ndarray:
+    """With a row and column repeated where their number is odd, as yuv420p wants it."""
+    height, width = picture.shape[:2]
+    return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

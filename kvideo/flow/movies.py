@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
-from kvideo.data.encoding import h264_encoder
+from kvideo.data.encoding import FilmWriter
 from kvideo.errors import UsageError
 from kvideo.files import atomic_path, write_bytes_atomic
 from kvideo.flow.colors import flow_to_rgb
@@ -54,21 +53,9 @@ def write_film(
     Raises:
         KVideoError: this FFmpeg has no H.264 encoder, or the file cannot be written.
     """
-    import av
-
-    name = h264_encoder()
-    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        stream = None
+    with atomic_path(path) as temporary, FilmWriter(temporary, frame_rate) as film:
         for frame, flow in pairs:
-            picture = _even(np.concatenate([frame, flow_to_rgb(flow, longest)], axis=1))
-            if stream is None:
-                rate = Fraction(frame_rate).limit_denominator(1001)
-                stream = container.add_stream(name, rate=rate)
-                stream.height, stream.width = picture.shape[:2]
-                stream.pix_fmt = "yuv420p"
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        if stream is not None:
-            container.mux(stream.encode())
+            film.add(np.concatenate([frame, flow_to_rgb(flow, longest)], axis=1))
 
 
 def write_sheet(
@@ -98,9 +85,3 @@ def sheet_places(count: int) -> Iterator[int]:
     """Which of `count` flows a sheet shows: all, or twelve evenly over them."""
     shown = min(count, _SHEET)
     yield from (int((index + 0.5) * count / shown) for index in range(shown))
-
-
-def _even(picture: np.ndarray) -> np.ndarray:
-    """With a row and column repeated where their number is odd, as yuv420p wants it."""
-    height, width = picture.shape[:2]
-    return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

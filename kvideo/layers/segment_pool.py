@@ -59,7 +59,7 @@ class SegmentPool(keras.layers.Layer):
         first, last, inside = self._ranges(segments, steps)  # (B, N, bins) each
         level = ops.cast(ops.floor(ops.log2(ops.cast(last - first, "float32") + 0.5)), "int32")
         level = ops.clip(level, 0, _LEVELS - 1)
-        table = ops.reshape(_maxima(features, steps), (-1, features.shape[-1]))  # (L·B·T, C)
+        table = ops.reshape(_maxima(features), (-1, features.shape[-1]))  # (L·B·T, C)
         row = ops.reshape(ops.arange(batch, dtype="int32"), (-1, 1, 1))
         base = (level * batch + row) * steps
         second = last - ops.left_shift(ops.ones_like(level), level)
@@ -90,11 +90,14 @@ class SegmentPool(keras.layers.Layer):
         return first, ops.maximum(ops.minimum(last, steps), first + 1), inside
 
 
-def _maxima(features: Any, steps: Any) -> Any:
+def _maxima(features: Any) -> Any:
     """(L, B, T, C): at level l the maximum over the 2 ** l steps from each on, up to the end."""
     levels = [features]
-    places = ops.arange(steps, dtype="int32")
     for level in range(_LEVELS - 1):
-        further = ops.minimum(places + 2**level, steps - 1)
-        levels.append(ops.maximum(levels[-1], ops.take(levels[-1], further, axis=1)))
+        known, shift = levels[-1], 2**level
+        # Where there is nothing so much further on, the maximum reaches the end already.
+        further = ops.concatenate(
+            [known[:, shift:], ops.full_like(known[:, :shift], float("-inf"))], axis=1
+        )
+        levels.append(ops.maximum(known, further))
     return ops.stack(levels)

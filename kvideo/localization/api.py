@@ -76,9 +76,8 @@ def evaluate(
 
     if out is not None:
         check_writable(out)
-    results = _results_file(model)
     source = None
-    if results is None:
+    if not is_results_file(model):
         from kvideo.localization.sources import open_source
 
         source = open_source(
@@ -107,7 +106,7 @@ def evaluate(
     for note in truth.notes if verbose else ():
         say_to_stderr(f"Note: {note}")
     if source is None:
-        found = read_results(results or "")
+        found = read_results(model)
         _check_labels(found, truth)
     else:
         found = []
@@ -182,13 +181,12 @@ def predict(
     return source.localize([(video_name(path), path) for path in paths])
 
 
-def _results_file(model: Any) -> str | None:
-    """The file, if the model is one of results."""
-    if isinstance(model, str | os.PathLike):
-        path = os.fspath(model)
-        if path.endswith(".json") and os.path.basename(path) != INDEX:
-            return path
-    return None
+def is_results_file(model: Any) -> bool:
+    """Whether a model is a file of results."""
+    if not isinstance(model, str | os.PathLike):
+        return False
+    name = os.path.basename(os.fspath(model))
+    return name.endswith(".json") and name != INDEX
 
 
 def _check_labels(found: Sequence[Localization], truth: UntrimmedSet) -> None:

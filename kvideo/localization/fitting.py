@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kvideo.data.listing import ListDir
 
 HISTORY = "history.csv"
-_ROWS_IN_SHORTEST = 5  # of features, in the shortest training segments
+_ROWS_IN_SHORTEST = 8  # of features, in the shortest training segments
 _STRIDES = (0.05, 4.0)  # seconds, that are chosen
 _LARGEST_STRIDE = 60.0  # that may be asked for
 
@@ -90,8 +90,8 @@ def fit(
         root: the folder that holds the videos; by default the annotations' own.
         split: the part of the data to train on; by default the training part, if there are parts.
         layer: whose output is taken, averaged over places.
-        stride: seconds from window to window; by default a fifth of the shortest training segments
-            (the fifth percentile), between 0.05 and 4.
+        stride: seconds from window to window; by default an eighth of the length of the shortest
+            training segments (the fifth percentile), between 0.05 and 4.
         epochs: times that each video is seen.
         learning_rate: at its highest.
         dropout: share of the features that training leaves out.
@@ -173,7 +173,7 @@ def fit(
 
 
 def default_stride(videos: UntrimmedSet) -> float:
-    """A fifth of the fifth percentile of the segments' lengths, in hundredths of a second."""
+    """An eighth of the fifth percentile of the segments' lengths, in hundredths of a second."""
     lengths = [s.end - s.start for v in videos.videos for s in v.segments]
     known = [length for length in lengths if 0 < length < float("inf")]
     if not known:

@@ -49,10 +49,11 @@ def group(
             spans.append(result.edges[runs])
             labels.append(np.full(len(runs), label))
             scores.append(contrast(rows[:, label], runs))
-    joined, names, values = map(np.concatenate, (spans, labels, scores))
+    values = np.concatenate(scores)
     good = values >= _LOWEST
+    joined, names = np.concatenate(spans)[good], np.concatenate(labels)[good]
     most = settings.most * max(1, round(len(rows) / settings.window))
-    return Detections(*suppressed(joined[good], names[good], values[good], settings, most))
+    return Detections(*suppressed(joined, names, values[good], settings, most))
 
 
 def watershed(probability: Floats) -> NDArray[np.integer]:

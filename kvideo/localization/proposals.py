@@ -44,12 +44,15 @@ class Stages:
         first = keras.Model(inputs[FEATURES], [outputs[OBJECTNESS], outputs[ANCHOR_OFFSETS]])
         second = keras.Model(inputs, [outputs[LOGITS], outputs[SEGMENT_OFFSETS]])
 
-        @tf.function(reduce_retracing=True, jit_compile=False)
+        rows = tf.TensorSpec((None, None, inputs[FEATURES].shape[-1]), tf.float32)
+        spans = tf.TensorSpec((None, None, 2), tf.float32)
+
+        @tf.function(input_signature=[rows], jit_compile=False)
         def propose(features: Any) -> Any:
             logits, offsets = first(features, training=False)
             return tf.sigmoid(tf.cast(logits, "float32")), tf.cast(offsets, "float32")
 
-        @tf.function(reduce_retracing=True, jit_compile=False)
+        @tf.function(input_signature=[rows, spans], jit_compile=False)
         def classify(features: Any, segments: Any) -> Any:
             given = {FEATURES: features, SEGMENTS: segments}
             logits, offsets = second(given, training=False)

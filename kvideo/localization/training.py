@@ -147,7 +147,17 @@ def train_head(
 
 
 def _training_step(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> Any:
-    @tf.function(reduce_retracing=True, jit_compile=False)
+    channels = model.input[FEATURES].shape[-1]
+    signature = [
+        tf.TensorSpec((None, channels), tf.float32),
+        tf.TensorSpec((None,), tf.int32),
+        tf.TensorSpec((None, 2), tf.float32),
+        tf.TensorSpec((None, 2), tf.float32),
+        tf.TensorSpec((None,), tf.int32),
+        tf.TensorSpec((None, 2), tf.float32),
+    ]
+
+    @tf.function(input_signature=signature, jit_compile=False)
     def step(features: Any, state: Any, shifts: Any, segments: Any, labels: Any, moves: Any) -> Any:
         with tf.GradientTape() as tape:
             out = model({FEATURES: features[None], SEGMENTS: segments[None]}, training=True)
