@@ -122,8 +122,24 @@ def test_activitynet(videos, data) -> None:
     assert set(by_name) == {"a", "b", "c"} and both.missing == ("gone",)
     assert by_name["b"].labels == (0,) and by_name["b"].track.segments == ()
     assert by_name["c"].labels == (2,)
-    with pytest.raises(DataError, match="ActivityNet's form.*output=frames"):
-        read_data(path, root=videos)
+
+
+def test_activitynets_segments_are_clips_for_other_models(videos, data) -> None:
+    """With what lies between them as background, if it lasts a second."""
+    segments = [{"segment": [1.5, 2.0], "label": "run"}, {"segment": [0.2, 1.8], "label": "swim"}]
+    database = {
+        "a": {"subset": "training", "duration": 4.0, "annotations": segments},
+        "b": {"subset": "training", "annotations": []},
+    }
+    path = data(json.dumps({"database": database}), "net.json")
+    found = read_data(path, root=videos)
+    assert found.class_names == ("background", "run", "swim") and "background" in found.notes[0]
+    rows = [(Path(r.path).stem, r.start, r.end, r.labels) for r in found.records]
+    assert rows == [
+        ("a", 1.5, 2.0, (1,)), ("a", 0.2, 1.8, (2,)), ("a", 2.0, 4.0, (0,)),
+    ]  # fmt: skip
+    without = read_data(path, root=videos, class_names=["run", "swim"])
+    assert [r.labels for r in without.records] == [(0,), (1,)] and not without.notes
 
 
 def test_activitynet_names_files_v_identifier(videos, data, tmp_path) -> None:

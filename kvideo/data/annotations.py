@@ -37,6 +37,7 @@ from kvideo.data.listing import (
 from kvideo.data.matching import find_file, find_whole_file, merge, to_indices, ucf101_folders
 from kvideo.data.over_time import (
     build_records,
+    clips_of,
     label_file,
     no_labels_over_time,
     read_label_files,
@@ -46,6 +47,7 @@ from kvideo.data.parts import ALL, choose_part, split_files, split_folders, with
 from kvideo.data.records import VideoRecord, VideoSet, mirrored_classes
 from kvideo.data.shards.layout import ENDING, INDEX, ShardIndex, read_index
 from kvideo.data.splits import split_validation
+from kvideo.data.tracks import BACKGROUND
 from kvideo.errors import DataError, UsageError
 from kvideo.text import enumerate_words, plural
 
@@ -273,12 +275,9 @@ class _Reader:
             self.per_frame = any(entry.over_time or label_file(entry) for entry in entries)
         if self.per_frame:
             return self._read_over_time(files[0], entries)
+        notes: list[str] = []
         if any(entry.over_time for entry in entries):
-            raise DataError(
-                f"{self.data} is in ActivityNet's form: segments of untrimmed videos, not a label "
-                "for each video. Take a model with a label for each frame (`--set "
-                "output=frames`), or list the segments as CSV, `path,label,start,end`."
-            )
+            entries = self._clips_over_time(entries, notes)
         for entry in entries if self.require_labels else ():
             if not entry.labels:
                 raise DataError(
@@ -286,7 +285,6 @@ class _Reader:
                 )
         if not entries:
             raise DataError(f"{self.data} has a header, but lists no videos.")
-        notes: list[str] = []
         names = self._class_names(files[0], entries, notes)
         labels = [to_indices(entry, names) for entry in entries]
         paths = self._locate(entries)
@@ -305,6 +303,19 @@ class _Reader:
             missing=missing,
             notes=tuple(notes),
         )
+
+    def _clips_over_time(self, entries: list[Entry], notes: list[str]) -> list[Entry]:
+        """Segments as clips, and what lies between them as background, if there is such a class."""
+        labels = {label.lower() for entry in entries for label in entry.labels}
+        expected = None if self.names is None else {name.lower() for name in self.names.names}
+        wanted = BACKGROUND not in labels and (expected is None or BACKGROUND in expected)
+        clips = clips_of(entries, wanted)
+        if len(clips) > sum(bool(entry.labels) for entry in entries):
+            notes.append(
+                f"{self.data} has segments of untrimmed videos, which are clips of their own; "
+                f'between them are clips of the class "{BACKGROUND}".'
+            )
+        return clips
 
     def _read_over_time(self, file: str, entries: list[Entry]) -> VideoSet:
         """One record for each video, with its labels over time."""
@@ -335,9 +346,9 @@ class _Reader:
     ) -> tuple[str, ...]:
         """The videos that are not there, each once; there is a note if there are some."""
         missing = [e.path for e, path in zip(entries, paths, strict=True) if path is None]
-        if self.per_frame:  # many entries are of one video
-            missing = list(dict.fromkeys(missing))
-        total = len({e.path for e in entries}) if self.per_frame else len(entries)
+        total = len(entries)
+        if self.per_frame or any(e.over_time for e in entries):  # many are of one video
+            missing, total = list(dict.fromkeys(missing)), len({e.path for e in entries})
         if missing and len(missing) == total:
             raise DataError(
                 f"{self.data}: none of its {plural(len(missing), 'video')} is there (first: "
@@ -410,4 +421,7 @@ class _Reader:
         if not self.must_exist:
             return [join(self.root, entry.path) for entry in entries]
         locator = Locator(self.root, self.folders)
-        return [find_file(entry, locator) for entry in entries]
+        return [
+            find_whole_file(entry, locator) if entry.over_time else find_file(entry, locator)
+            for entry in entries
+        ]

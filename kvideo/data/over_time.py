@@ -26,6 +26,7 @@ from kvideo.text import plural
 
 LABEL_FILE_ENDINGS = (".txt",)
 _NOTHING_KNOWN = "-1"  # in a file of frame labels
+_SHORTEST_BACKGROUND = 1.0  # seconds, of a clip of nothing
 
 
 def read_label_files(entries: Iterable[Entry], read: Callable[[str], str]) -> None:
@@ -96,6 +97,39 @@ def check_match(model_name: str, per_frame_model: bool, source: str, per_frame_d
             f"{source} has a label for each frame, but {model_name} gives one for each video. "
             "Take a model with output=frames (`--set output=frames`)."
         )
+
+
+def clips_of(entries: Sequence[Entry], background: bool) -> list[Entry]:
+    """The segments of untrimmed videos as clips of their own, for a model of clips.
+
+    Args:
+        entries: of an annotation in ActivityNet's form.
+        background: whether the times between segments are clips, too, of a class of that name.
+    """
+    clips: list[Entry] = []
+    videos: dict[str, list[Entry]] = {}
+    for entry in entries:
+        videos.setdefault(entry.path, []).append(entry)
+    for rows in videos.values():
+        clips += [row for row in rows if row.labels]
+        if not background:
+            continue
+        ends = [0.0]
+        for row in sorted((row for row in rows if row.labels), key=lambda row: row.start or 0.0):
+            clips += _gap(row, ends[-1], row.start or 0.0)
+            ends.append(max(ends[-1], float("inf") if row.end is None else row.end))
+        clips += _gap(rows[0], ends[-1], rows[0].duration or 0.0)
+    return clips
+
+
+def _gap(entry: Entry, start: float, end: float) -> list[Entry]:
+    if end - start < _SHORTEST_BACKGROUND:
+        return []
+    return [
+        dataclasses.replace(
+            entry, labels=(BACKGROUND,), label_text="", start=start, end=end, others=()
+        )
+    ]
 
 
 def build_records(
