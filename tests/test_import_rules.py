@@ -32,7 +32,9 @@ NO_TENSORFLOW = [
     "weights.torch_reader", "weights.download", "weights.published", "weights.labels",
     "weights.families", "weights.guessing", "weights.mean_cube", "weights.resnet3d",
     "weights.torchvision", "weights.inception", "weights.c3d", "children", "ports",
-    "localization", "localization.metrics", "localization.suppression",
+    "localization", "localization.metrics", "localization.suppression", "localization.results",
+    "localization.files", "localization.index", "localization.anchors", "localization.overlay",
+    "localization.outputs", "data.untrimmed", "report.segments_plot",
 ]  # fmt: skip
 LAZY = {"av", "cv2", "skimage", "matplotlib", "sklearn", "PIL"}
 HEAVY = {"tensorflow", "keras", "keras_cv", "tensorflow_io"}

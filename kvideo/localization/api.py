@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from kvideo.data.threads import default_workers
 from kvideo.data.untrimmed import UntrimmedSet, read_untrimmed, video_name
 from kvideo.errors import DataError
-from kvideo.files import check_writable, write_text_atomic
+from kvideo.files import check_writable, make_folder, write_text_atomic
 from kvideo.localization.index import INDEX
 from kvideo.localization.metrics import ACTIVITYNET_TIOUS
 from kvideo.localization.results import (
@@ -129,8 +128,9 @@ def evaluate(
     )
     result = summarize_localizations(truth, found, tious, details=details)
     if out is not None:
-        write_text_atomic(Path(out) / EVALUATION, json_text(result.to_json()))
-        write_text_atomic(Path(out) / RESULTS, json_text(results_document(found)))
+        folder = make_folder(out)
+        write_text_atomic(folder / EVALUATION, json_text(result.to_json()))
+        write_text_atomic(folder / RESULTS, json_text(results_document(found)))
     return result
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from kvideo import __version__
 from kvideo.errors import ModelFileError
-from kvideo.files import atomic_path, write_text_atomic
+from kvideo.files import atomic_path, make_folder, write_text_atomic
 from kvideo.localization.detection import Detections, DetectionSettings, detect
 from kvideo.localization.index import FORMAT, INDEX, index_file, read_index
 from kvideo.localization.proposals import Stages
@@ -94,7 +94,7 @@ class Localizer:
         Raises:
             KVideoError: they cannot be written.
         """
-        top, streams = Path(folder), []
+        top, streams = make_folder(folder), []
         for stream in self.streams:
             model, head = f"{stream.name}.keras", f"{stream.name}-tal_net.keras"
             save_model(stream.extractor, top / model)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kvideo.data.untrimmed import read_untrimmed, video_name
 from kvideo.errors import UsageError
-from kvideo.files import check_writable
+from kvideo.files import check_writable, make_folder
 from kvideo.localization.files import (
     ENDINGS,
     OF_ONE,
@@ -92,6 +92,7 @@ class Outputs:
         """Writes what is of one video; gives the files' names."""
         wanted = [file for file in self.files if Path(file).suffix.lower() in OF_ONE]
         if self.folder is not None:
+            make_folder(self.folder)
             wanted += [os.path.join(self.folder, found.name + ending) for ending in OF_ONE]
         for file in wanted:
             write_segments(
