@@ -553,3 +553,53 @@ def test_a_support_vector_machine_in_five_lines(model_path, tiny_videos, tmp_pat
     np.testing.assert_allclose(x, found.means(), atol=1e-6)
     scores = cross_val_score(LinearSVC(), x, [row["label"] for row in rows], cv=3)
     assert len(scores) == 3 and ((scores >= 0) & (scores <= 1)).all()
+
+
+def long_video(path: Path, seconds: float = 7.3) -> Path:
+    """Grey that grows by one level a frame."""
+    frames = np.arange(round(seconds * 10), dtype=np.uint8)[:, None, None, None]
+    return write_video(path, np.broadcast_to(frames + 60, (len(frames), 32, 32, 3)).copy())
+
+
+def test_a_sliding_window_has_its_middle_in_its_stride(model, tmp_path: Path) -> None:
+    """Row i is the clip around (i + 1/2) strides; at the ends clips are moved inwards."""
+    video = long_video(tmp_path / "videos" / "deep" / "a.mp4")
+    found = extract(model, tmp_path / "videos", tmp_path / "out", stride=0.5)
+    (entry,) = found.found
+    assert entry.file == "deep/a.npy" and entry.shape[0] == 15  # of 7.3 s, rounded
+    middles = (np.arange(15) + 0.5) * 0.5
+    starts = np.clip(middles - 0.2, 0, 7.3 - 0.4)
+    np.testing.assert_allclose(entry.times, np.stack([starts, starts + 0.4], axis=1), atol=1e-5)
+    (rows,) = found.arrays()
+    (clips,) = clip_reader(SPEC).clips_at(VideoRecord(str(video)), starts, 7.3)
+    expected = Predictor(feature_extractor(model))(clips)
+    np.testing.assert_allclose(rows, expected, atol=1e-4)
+    assert not any(
+        v.computed for v in extract(model, video.parents[1], tmp_path / "out", stride=0.5).found
+    )
+    again = extract(model, video.parents[1], tmp_path / "out", stride=1.0)
+    assert again.found[0].computed and again.found[0].shape[0] == 7
+
+
+def test_a_list_of_segments_is_of_whole_videos(model, tmp_path: Path) -> None:
+    """Each once, though its segments overlap; a video shorter than a clip has one row."""
+    long_video(tmp_path / "a.mp4")
+    long_video(tmp_path / "b.mp4", 0.2)
+    (tmp_path / "s.csv").write_text("video,start,end,label\na,1,3,x\na.mp4,2,4,y\nb,0,0.1,x\n")
+    found = extract(model, tmp_path / "s.csv", tmp_path / "out", stride=0.5)
+    assert [(v.file, v.shape[0], v.labels) for v in found.found] == [
+        ("a.npy", 15, ()), ("b.npy", 1, ()),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"stride": 0.5, "num_clips": 3}, "leave out the views"),
+        ({"stride": 0}, "stride must be above 0"),
+        ({"stride": float("nan")}, "stride must be above 0"),
+    ],
+)
+def test_wrong_strides(model, tmp_path: Path, options, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        extract(model, long_video(tmp_path / "a.mp4"), tmp_path / "out", **options)

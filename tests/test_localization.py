@@ -170,7 +170,7 @@ def test_windows_change_nothing_that_is_sure(trained) -> None:
         np.concatenate([each.labels for each in joined]),
     )
     stages = [Stages(trained)]
-    whole = DetectionSettings(window=10_000, proposals=4000, most=5000)
+    whole = DetectionSettings(window=10_000)
     parts = DetectionSettings(window=300)
     sure = []
     for settings in (whole, parts):

@@ -263,7 +263,7 @@ def test_the_one_stage_baseline(data: Path, tmp_path: Path) -> None:
         (["predict", "RUN", "VIDEO", "--video", "VIDEO"], 2, "is the video itself"),
         (["predict", "RUN", "VIDEO", "--videos"], 2, "give --out-dir as well"),
         (["predict", "RUN", "VIDEO", "--threshold", "2"], 2, "threshold must be from 0 to 1"),
-        (["predict", "RUN", "VIDEO", "-o", "no/x.csv"], 2, "there is no folder no"),
+        (["predict", "RUN", "VIDEO", "-o", "no/x.csv"], 2, "there is no folder"),
         (["predict", "RUN", "VIDEO", "--truth", "DATA"], 2, "the truth goes into timelines"),
     ],
 )  # fmt: skip

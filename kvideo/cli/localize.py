@@ -56,7 +56,7 @@ def _settings_options(command: Any) -> Any:
                 type=float,
                 help="Segments that overlap by more are taken for the same.",
             ),
-            click.option("--most", type=int, help="Segments kept of a video, at most."),
+            click.option("--most", type=int, help="Segments kept for each 500 steps of a video."),
         )
     ):
         command = option(command)

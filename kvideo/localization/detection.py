@@ -20,6 +20,7 @@ Ints = NDArray[np.integer]
 SUPPRESSIONS = ("nms", "soft-nms")
 _LOWEST = 0.005  # probability of a segment that is worth to be told
 _SHORTEST = 1e-3  # seconds
+_COUNTED = 500  # steps for which numbers of segments are meant
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +28,11 @@ class DetectionSettings:
     """How segments are made from what the network says.
 
     Args:
-        proposals: that the second stage looks at, in each window.
+        proposals: that the second stage looks at, for each 500 steps (begun) of a video.
         suppression: `"nms"` or `"soft-nms"`, of the segments of each class.
         tiou: see `nms`; soft-NMS with a Gaussian has none.
         sigma: see `soft_nms`.
-        most: segments that are kept of a window, all classes together.
+        most: segments that are kept for each 500 steps, all classes together.
         window: steps of a video that are looked at at once.
 
     Raises:
@@ -44,6 +45,10 @@ class DetectionSettings:
     sigma: float = 0.5
     most: int = 100
     window: int = 2048
+
+    def share(self, number: int, steps: int) -> int:
+        """So many for each 500 steps, of a video of so many steps."""
+        return number * max(1, -(-steps // _COUNTED))
 
     def __post_init__(self) -> None:
         check_choice("suppression", self.suppression, SUPPRESSIONS)
@@ -109,7 +114,7 @@ def detect(
     )
     spans, proposals = (np.clip(x * stride, 0, duration) for x in (spans, proposals))
     kept = spans[:, 1] - spans[:, 0] >= _SHORTEST
-    most = settings.most * len(parts)
+    most = settings.share(settings.most, steps)
     spans, labels, scores = suppressed(spans[kept], labels[kept], scores[kept], settings, most)
     order = np.argsort(-chances, kind="stable")
     return Detections(spans, labels, scores, proposals[order], chances[order])
@@ -141,7 +146,9 @@ def _of_window(
     """Spans, labels, scores, proposals, their scores; in steps of the whole video."""
     rows = [np.ascontiguousarray(each, np.float32) for each in features]
     said = [stage.propose(each) for stage, each in zip(streams, rows, strict=True)]
-    proposals, chances = best_proposals(said, scales, settings.proposals)
+    proposals, chances = best_proposals(
+        said, scales, settings.share(settings.proposals, len(rows[0]))
+    )
     middles = proposals.mean(axis=1) + first
     own = (middles >= core[0]) & (middles < core[1])
     proposals, chances = proposals[own], chances[own]

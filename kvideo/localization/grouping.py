@@ -52,7 +52,7 @@ def group(
     values = np.concatenate(scores)
     good = values >= _LOWEST
     joined, names = np.concatenate(spans)[good], np.concatenate(labels)[good]
-    most = settings.most * max(1, round(len(rows) / settings.window))
+    most = settings.share(settings.most, len(rows))
     return Detections(*suppressed(joined, names, values[good], settings, most))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kvideo.data.untrimmed import read_untrimmed, video_name
 from kvideo.errors import UsageError
-from kvideo.files import check_writable, make_folder
+from kvideo.files import check_target, check_writable, make_folder
 from kvideo.localization.files import (
     ENDINGS,
     OF_ONE,
@@ -56,7 +56,7 @@ class Outputs:
             if len(paths) > 1:
                 raise UsageError(f"{video} would be of one video, but there are {len(paths)}.")
             check_video_target(video, paths[0])
-            check_outputs([str(Path(video).with_suffix(".json"))], 1)
+            check_target(video)
         if videos and folder is None:
             raise UsageError("--videos go into a folder; give --out-dir as well.")
         if truth is not None and folder is None and not any(f.endswith(".png") for f in files):
