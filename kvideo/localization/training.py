@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from kvideo.errors import DataError, UsageError
 from kvideo.localization import anchors
+from kvideo.localization.metrics import temporal_iou
 from kvideo.localization.proposals import Stages, best_proposals
 from kvideo.models.tal_net import (
     ANCHOR_OFFSETS,
@@ -47,11 +48,14 @@ class Example:
         features: (T, D).
         segments: (M, 2) in steps; M may be 0.
         labels: (M,) class indices.
+        hidden: (K, 2) segments of which so little is to be seen that they are no examples, nor is
+            what lies near them one of background.
     """
 
     features: np.ndarray
     segments: np.ndarray
     labels: np.ndarray
+    hidden: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,7 +213,7 @@ def _mean(values: Any) -> Any:
 
 
 def _window(example: Example, most: int, rng: np.random.Generator) -> Example:
-    """A part of a long video; segments that lie outside for more than a quarter are left out."""
+    """A part of a long video; segments that lie outside for more than a quarter are hidden."""
     steps = len(example.features)
     if steps <= most:
         return example
@@ -217,9 +221,17 @@ def _window(example: Example, most: int, rng: np.random.Generator) -> Example:
     moved = example.segments - first
     inside = np.clip(moved, 0, most)
     length = np.maximum(moved[:, 1] - moved[:, 0], 1e-6)
-    kept = (inside[:, 1] - inside[:, 0]) / length >= _INSIDE
+    share = (inside[:, 1] - inside[:, 0]) / length
+    kept, hidden = share >= _INSIDE, (share < _INSIDE) & (share > 0)
     features = example.features[first : first + most]
-    return Example(features, inside[kept], example.labels[kept])
+    return Example(features, inside[kept], example.labels[kept], inside[hidden])
+
+
+def _ignore(state: anchors.Ints, segments: anchors.Floats, hidden: anchors.Floats) -> None:
+    """Takes what overlaps with a hidden segment out of the examples of background."""
+    if len(hidden):
+        near = temporal_iou(segments, hidden).max(axis=1) >= _ANCHOR_OVERLAPS["negative"]
+        state[near & (state == 0)] = anchors.IGNORED
 
 
 def _draw(
@@ -227,11 +239,10 @@ def _draw(
 ) -> tuple[Any, ...]:
     """What a training step takes: features, examples among anchors and among segments."""
     features = np.ascontiguousarray(example.features, np.float32)
-    truth, steps = example.segments, len(features)
-    grid = anchors.make_anchors(steps, scales)
+    truth = example.segments
+    grid = anchors.make_anchors(len(features), scales)
     nearest, state = anchors.match(grid, truth, best=True, **_ANCHOR_OVERLAPS)
-    outside = (grid[:, 0] < -0.5 * (grid[:, 1] - grid[:, 0])) | (grid[:, 1] > 2 * steps)
-    state[outside & (state != 1)] = anchors.IGNORED
+    _ignore(state, grid, example.hidden)
     drawn = anchors.sample(state, _NUM_ANCHORS, _ANCHOR_SHARE, rng)
     kept = np.full(len(grid), anchors.IGNORED, np.int32)
     kept[drawn] = state[drawn]
@@ -241,6 +252,7 @@ def _draw(
     found, _ = best_proposals([stages.propose(features)], scales, _PROPOSALS)
     offered = np.concatenate([found, truth]) if len(truth) else found
     owner, kind = anchors.match(offered, truth, best=False, **_SEGMENT_OVERLAPS)
+    _ignore(kind, offered, example.hidden)
     chosen = anchors.sample(kind, _NUM_SEGMENTS, _SEGMENT_SHARE, rng)
     labels = np.zeros(len(chosen), np.int32)
     moves = np.zeros((len(chosen), 2), np.float32)
