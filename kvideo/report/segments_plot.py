@@ -48,13 +48,13 @@ def segments_png(
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.14, 0.62 / height, 0.83, 1 - 1.15 / height))
     place = {name: number for number, name in enumerate(rows)}
-    for start, end, name, score in found:
+    for start, end, name, score in sorted(found, key=lambda drawn: drawn[3] or 0.0):
         if name in place:
             top = place[name] + (0.05 if truth is None else 0.5)
             depth = 0.9 if truth is None else 0.4
             alpha = 1.0 if score is None else _FAINTEST + (1 - _FAINTEST) * min(1.0, score)
             _bar(axes, start, end, top, depth, colours[name], alpha)
-            if score is not None and end - start > 0.035 * duration:
+            if _has_room((start, end, name, score), found, duration):
                 axes.text(
                     (start + end) / 2, top + depth / 2, f"{score:.2f}",
                     ha="center", va="center", fontsize=7, color="#1a1a1a",
@@ -72,6 +72,20 @@ def segments_png(
         drawable(title, limit=70), fontsize=10, fontweight="bold", loc="left", parse_math=False
     )
     return png_bytes(figure)
+
+
+def _has_room(drawn: Drawn, found: Sequence[Drawn], duration: float) -> bool:
+    """Whether a score can be read: the bar is long enough, and no surer one lies over its middle."""
+    start, end, name, score = drawn
+    if score is None or end - start <= 0.035 * duration:
+        return False
+    edge, middle = 0.02 * duration, (start + end) / 2
+    return not any(
+        other[2] == name
+        and (other[3] or 0.0) > score
+        and other[0] - edge < middle < other[1] + edge
+        for other in found
+    )
 
 
 def _rows(drawn: Sequence[Drawn], class_names: Sequence[str]) -> tuple[list[str], int]:
