@@ -75,7 +75,7 @@ def segments_png(
 
 
 def _has_room(drawn: Drawn, found: Sequence[Drawn], duration: float) -> bool:
-    """Whether a score can be read: the bar is long enough, and no surer one lies over its middle."""
+    """Whether a score can be read: a bar long enough, and no surer one over its middle."""
     start, end, name, score = drawn
     if score is None or end - start <= 0.035 * duration:
         return False
