@@ -74,6 +74,26 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def temporary_folder(parent: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder that is gone when the block ends; after a `kill -9`, with the next one made there.
+
+    Args:
+        parent: is made if need be.
+
+    Raises:
+        KVideoError: it cannot be made.
+    """
+    top = make_folder(parent)
+    remove_abandoned(top)
+    owner = f"{_process_place()}-{os.getpid()}"
+    folder = make_folder(top / f".tmp-{owner}-{secrets.token_hex(4)}-folder")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def remove_abandoned(folder: str | os.PathLike[str]) -> None:
     """Remove the temporary files that killed processes have left in a folder.
 

@@ -119,6 +119,11 @@ class Progress:
             if self._in_place and not self._closed:
                 self._draw(self._clock())
 
+    def hide(self) -> None:
+        """Remove the line from a terminal until the next update, for others to write there."""
+        with self._lock:
+            self._erase()
+
     def close(self) -> None:
         """Draw the last state, with the time it took. Calling it twice does no harm."""
         with self._lock:

@@ -213,9 +213,11 @@ def test_features_are_kept_between_runs(data: Path, tmp_path: Path) -> None:
     (tmp_path / "videos" / "v2.mp4").write_bytes(b"nothing")
     fit = ["fit", tmp_path / "a.json", "-m", model, "-o", tmp_path / "run", "-e", 1]
     said = run(*fit, "--filters", 8)
-    assert "1 segment left out; the first" in said.stderr
+    assert "1 segment left out or cut; the first" in said.stderr
     assert "1 video without a segment" in said.stderr
     assert "1 video could not be read" in said.stderr and "v2.mp4" in said.stderr
+    same = run(*fit, "-m", model, "--overwrite", status=2)
+    assert "the same model comes twice" in same.stderr
     assert "2 segments do not fit their videos" in said.stderr
     files = sorted((tmp_path / "run" / "features").rglob("*.npy"))
     before = {path: path.stat().st_mtime_ns for path in files}
@@ -256,6 +258,9 @@ def test_the_one_stage_baseline(data: Path, tmp_path: Path) -> None:
         (["evaluate", "RUN", "DATA", "--nms-tiou", "0"], 2, "tiou must be above 0"),
         (["evaluate", "STRANGE", "DATA"], 1, "the results name the classes swim"),
         (["evaluate", "DATA/annotations.json", "DATA"], 1, "is no file of results"),
+        (["evaluate", "a.csv", "DATA"], 2, "results must be JSON"),
+        (["fit", "DATA", "-m", "MODEL", "-o", "OUT", "--filters", "0"], 2, "filters must be at"),
+        (["predict", "RUN", "VIDEO", "--out-dir", "VIDEOS", "--videos"], 2, "is the video itself"),
         (["predict", "DATA", "VIDEO"], 1, "there is no model file"),
         (["predict", "RUN", "VIDEO", "-o", "x.txt"], 2, "segments are written as"),
         (["predict", "RUN", "VIDEO", "VIDEO", "-o", "x.srt"], 2, "would be of one video"),
@@ -276,11 +281,49 @@ def test_wrong_use(data, localizer, tmp_path, monkeypatch, arguments, status, wo
     (tmp_path / "strange.json").write_text(json.dumps({"results": {"v9": [row]}}))
     places = {
         "DATA": data, "OUT": tmp_path / "out", "MODEL": model, "RUN": localizer,
-        "VIDEO": data / "videos" / "v9.mp4", "OTHER": tmp_path / "other.csv",
+        "VIDEO": data / "videos" / "v9.mp4", "VIDEOS": data / "videos",
+        "OTHER": tmp_path / "other.csv",
         "STRANGE": tmp_path / "strange.json", "DATA/annotations.json": data / "annotations.json",
     }  # fmt: skip
     said = run(*(places.get(word, word) for word in arguments), status=status)
     assert words in " ".join(said.stderr.split()) and "Traceback" not in said.stderr
+
+
+def test_what_is_not_there_counts_as_missed(data: Path, localizer: Path, tmp_path: Path) -> None:
+    """A video without a file counts as one that cannot be read; likewise by its results."""
+    document = json.loads((data / "annotations.json").read_text())
+    ghost = [{"segment": [1, 2], "label": "red"}] * 4
+    document["database"]["ghost"] = {"subset": "validation", "annotations": ghost}
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    said = run(
+        "evaluate", localizer, tmp_path / "a.json", "--root", data, "-o", tmp_path, "--json",
+        "--tiou", "0.5",
+    )  # fmt: skip
+    first = json.loads(said.stdout)
+    assert first["num_segments"] == 2 * VALIDATION + 4 and len(first["failures"]) == 1
+    assert first["metrics"]["map@0.50"] < 0.8 and "counted as missed" in said.stderr
+    again = run(
+        "evaluate", tmp_path / "results.json", tmp_path / "a.json", "--json", "--tiou", "0.5"
+    )
+    assert json.loads(again.stdout)["metrics"]["map@0.50"] == first["metrics"]["map@0.50"]
+
+
+def test_results_with_other_names(data: Path, tmp_path: Path) -> None:
+    """Endings and `v_` are seen through; nothing in common is an error, other labels a note."""
+    rows = [{"label": "red", "score": "0.5", "segment": ["1", 2]}]
+    path, truth = tmp_path / "r.json", data / "annotations.json"
+    path.write_text(
+        json.dumps({"results": {"v9.mp4": rows, "v10": rows + [{**rows[0], "label": "x"}]}})
+    )
+    said = run("evaluate", path, truth, "--pictures", tmp_path / "p")
+    assert "Note: 1 class of the results (x) not in" in said.stderr
+    assert sorted(file.name for file in (tmp_path / "p").iterdir()) == ["v10.png", "v9.png"]
+    path.write_text(json.dumps({"results": {"other": rows}}))
+    refused = run("evaluate", path, truth, status=1)
+    assert "none of the 1 video of the results is among those" in " ".join(refused.stderr.split())
+    path.write_text(json.dumps({"results": {"v9": [{"label": "red", "segment": [1, 2]}]}}))
+    refused = run("evaluate", path, truth, status=1)
+    assert "v9: a segment needs `label`, `score`" in " ".join(refused.stderr.split())
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_csv_with_names_or_files(folder: Path) -> None:
     ]  # fmt: skip
     assert found.videos[2].path == str(folder / "deep" / "c.mp4")
     path.write_text("video,label\na,x\n")
-    with pytest.raises(DataError, match="has a label, but no start and end"):
+    with pytest.raises(DataError, match="line 2: there is no segment;.*names the columns"):
         read_untrimmed(path)
 
 
@@ -134,20 +134,22 @@ def test_a_wrong_segment_costs_itself_only(folder: Path) -> None:
     )
     found = read_untrimmed(path)
     assert rows(found) == [("a", 1, 2, "run")] and len(found) == 2
-    assert found.notes[0].startswith("2 segments left out; the first: ")
+    assert found.notes[0].startswith("2 segments left out or cut; the first: ")
     assert "the segment ends (3 s) before it starts (5 s)" in found.notes[0]
     kept = read_untrimmed(path, keep_faults=True)
-    assert kept.num_segments == 3 and "but counted" in kept.notes[0]
+    assert kept.num_segments == 3 and "counted, though" in kept.notes[0]
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("video,start,end,label\na,1,x,run\n", "line 2: end must be a number of seconds"),
-        ("video,start,end,label\na,-1,2,run\n", "line 2: start must be a number of seconds"),
+        ("video,start,end,label\na,1,nan,run\n", "line 2: end must be a number of seconds"),
         ("video,start,end,label\na,1,2,\n", "line 2: a has no label"),
+        ("video,start,label\na,1,run\n", "line 2: there is no segment"),
         ("video,start,end,label\nz,1,2,run\n", "none of its 1 video is there.*--root"),
-        ("video,start,end,label\na,2,1,run\n", "no segment with a label"),
+        ("video,start,end,label\na,2,1,run\n", "left out.*before it starts"),
+        ("video,start,end,label\na,,,\n", "no segment with a label"),
         ("", "is empty"),
         ("\0\1", "not text"),
     ],
@@ -160,7 +162,10 @@ def test_what_cannot_be_read(folder: Path, text: str, words: str) -> None:
 
 def test_unknown_things_have_names(folder: Path) -> None:
     path = activitynet(folder, a=("training", [(1, 2, "runn")]), gone=("training", [(1, 2, "run")]))
-    assert read_untrimmed(path).missing == ("gone",)
+    assert read_untrimmed(path).missing == ("gone",) and len(read_untrimmed(path)) == 1
+    kept = read_untrimmed(path, keep_missing=True)
+    assert [video.path is None for video in kept.videos] == [False, True]
+    assert "counted as missed (first: gone)" in kept.notes[0]
     with pytest.raises(DataError, match="there is no class 'runn'.*Did you mean 'run'"):
         read_untrimmed(path, class_names=["run", "swim"])
     with pytest.raises(DataError, match="no file or folder nowhere.json"):
@@ -177,6 +182,46 @@ def test_class_numbers_have_names_beside_them(folder: Path) -> None:
     (folder / "detclasslist.txt").write_text("7 BaseballPitch\n9 Basketball\n12 Billiards\n")
     found = read_untrimmed(folder / "s.csv")
     assert rows(found) == [("a", 1, 2, "BaseballPitch"), ("a", 3, 4, "Billiards")]
+
+
+def test_a_segment_may_begin_before_the_video(folder: Path) -> None:
+    """It is cut; one that is over by then is left out."""
+    (folder / "s.csv").write_text(
+        "video,start,end,label\na,-1,2,run\na,-3,-1,run\nb,,,\nb,1,2,run\n"
+    )
+    found = read_untrimmed(folder / "s.csv")
+    assert rows(found) == [("a", 0, 2, "run"), ("b", 1, 2, "run")]
+    assert found.notes[0].startswith("2 segments left out or cut") and "not '-1'" in found.notes[0]
+
+
+def test_a_row_with_a_name_alone_is_a_video(folder: Path) -> None:
+    """Nothing happens in it."""
+    (folder / "s.csv").write_text("video,start,end,label\na,1,2,run\nb,,,\n")
+    found = read_untrimmed(folder / "s.csv")
+    assert [(video.name, len(video.segments)) for video in found.videos] == [("a", 1), ("b", 0)]
+    assert found.notes == ("1 video without a segment: all of it is background.",)
+
+
+def test_files_of_the_same_name(folder: Path) -> None:
+    """A path is honoured; a name that several files have is refused; names tell them apart."""
+    for path in ("x/cam.mp4", "y/cam.mp4", "c.mkv", "match.2024", "match.2025"):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_bytes(b"\0\0\0\x18ftypmp42")
+    (folder / "s.csv").write_text(
+        "video,start,end,label\nx/cam.mp4,1,2,run\ny/cam.mp4,3,4,run\nc.mp4,5,6,run\n"
+        "c.mkv,7,8,run\nmatch.2024,9,10,run\nmatch.2025,11,12,run\na.mp4,1,2,run\na,3,4,run\n"
+    )
+    found = read_untrimmed(folder / "s.csv")
+    assert [(name, start) for name, start, _, _ in rows(found)] == [
+        ("x/cam", 1), ("y/cam", 3), ("c.mp4", 5), ("c.mkv", 7),
+        ("match.2024", 9), ("match.2025", 11), ("a", 1), ("a", 3),
+    ]  # fmt: skip
+    assert len({video.path for video in found.videos}) == 7
+    path = activitynet(folder, **{"x/cam": ("training", [(1, 2, "run")])})
+    assert read_untrimmed(path).videos[0].path == str(folder / "x" / "cam.mp4")
+    path = activitynet(folder, cam=("training", [(1, 2, "run")]))
+    with pytest.raises(DataError, match="several files are called cam: .*x/cam.mp4 and"):
+        read_untrimmed(path)
 
 
 def test_segments_are_cut_at_the_videos_end() -> None:

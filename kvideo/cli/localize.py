@@ -217,9 +217,10 @@ def evaluate(
         target = make_folder(pictures)
         truth = truth_of(result.truth)
         for each in result.localizations:
-            if each.error is None and each.path:
+            if each.error is None:
+                file = target / f"{each.name.replace('/', '-')}.png"
                 write_segments(
-                    target / f"{each.name}.png", [each], class_names=result.truth.class_names,
+                    file, [each], class_names=result.truth.class_names,
                     threshold=threshold, truth=truth,
                 )  # fmt: skip
         click.echo(f"Pictures: {target}", err=True)
@@ -289,6 +290,7 @@ def predict(
     from kvideo.api import videos_of
     from kvideo.errors import KVideoError
     from kvideo.localization.outputs import Outputs
+    from kvideo.progress import Progress
 
     paths = videos_of(files)
     targets = Outputs(outputs, out_dir, video, videos, threshold, truth, paths)
@@ -307,19 +309,25 @@ def predict(
         decoder=decoder,
     )
     targets.read_truth(source.class_names)
-    found = []
-    for each in source.localize([(video_name(path), path) for path in paths]):
-        found.append(each)
-        if each.error is not None:
-            click.echo(f"Error: {each.path}: {each.error}", err=True)
-            continue
-        if not as_json:
-            _show(each, threshold)
-        for written in targets.write_one(each, source.class_names, decoder):
-            click.echo(f"Wrote {written}", err=True)
-    if any(each.error is None for each in found):
-        for written in targets.write_all(found, source.class_names):
-            click.echo(f"Wrote {written}", err=True)
+    found: list[Localization] = []
+    progress = Progress(None, "localizing", unit="row")
+    try:
+        named = [(video_name(path), path) for path in paths]
+        for each in source.localize(named, progress.update):
+            found.append(each)
+            if each.error is not None:
+                progress.write(f"Error: {each.path}: {each.error}")
+                continue
+            if not as_json:
+                progress.hide()
+                _show(each, threshold)
+            for written in targets.write_one(each, source.class_names, decoder):
+                progress.write(f"Wrote {written}")
+    finally:  # what is found is kept when the work is interrupted
+        progress.close()
+        if any(each.error is None for each in found):
+            for written in targets.write_all(found, source.class_names):
+                click.echo(f"Wrote {written}", err=True)
     if as_json:
         print_json([each.to_json() for each in found])
     if failed := sum(each.error is not None for each in found):
@@ -384,5 +392,6 @@ def _table(result: LocalizationResult) -> str:
     lines.append(f"{pad('mean', width)}  {mean}")
     if result.recall is not None:
         recalls = (f"AR@{n} {result.metrics[f'ar@{n}']:.3f}" for n in (1, 5, 10, 50, 100))
-        lines += ["", "Proposals: " + ", ".join(recalls)]
+        lines += ["", "Proposals, at overlaps of 0.5 to 0.95: " + ", ".join(recalls)]
+        lines[-1] += f", AUC {100 * result.metrics['auc']:.1f}"
     return "\n".join(lines)

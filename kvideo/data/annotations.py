@@ -268,14 +268,16 @@ class _Reader:
 
     def _read_files(self, files: list[str], split: str | None) -> VideoSet:
         entries: list[Entry] = []
+        faults: list[str] = []
         for file in files:
             name = self.data if file == self.path else file
-            entries += choose_part(parse(self._text(file), name), split, name)
+            read = parse(self._text(file), name, allow_faults=True)
+            entries += choose_part(self._without_faults(read, faults), split, name)
         if self.per_frame is None:
             self.per_frame = any(entry.over_time or label_file(entry) for entry in entries)
         if self.per_frame:
-            return self._read_over_time(files[0], entries)
-        notes: list[str] = []
+            return self._read_over_time(files[0], entries, faults)
+        notes = list(faults)
         if any(entry.over_time for entry in entries):
             entries = self._clips_over_time(entries, notes)
         for entry in entries if self.require_labels else ():
@@ -317,7 +319,19 @@ class _Reader:
             )
         return clips
 
-    def _read_over_time(self, file: str, entries: list[Entry]) -> VideoSet:
+    def _without_faults(self, entries: list[Entry], notes: list[str]) -> list[Entry]:
+        """Raises the first fault; of large sets of segments, as ActivityNet's, adds a note only."""
+        wrong = [entry.fault for entry in entries if entry.fault]
+        if not wrong:
+            return entries
+        if not any(entry.over_time for entry in entries):
+            raise DataError(wrong[0])
+        notes.append(f"{plural(len(wrong), 'segment')} left out; the first: {wrong[0]}")
+        return [entry for entry in entries if not entry.fault]
+
+    def _read_over_time(
+        self, file: str, entries: list[Entry], faults: Sequence[str] = ()
+    ) -> VideoSet:
         """One record for each video, with its labels over time."""
         read_label_files(entries, self._label_file)
         require_labels_over_time(entries, self.data)
@@ -326,7 +340,7 @@ class _Reader:
         else:
             locator = Locator(self.root, self.folders)
             paths = [find_whole_file(entry, locator) for entry in entries]
-        notes: list[str] = []
+        notes = list(faults)
         names = self._class_names(file, entries, notes)
         missing = self._missing(entries, paths, notes)
         records, names, more = build_records(

@@ -34,7 +34,8 @@ class Entry:
         over_time: the entry is from a list of segments of untrimmed videos.
         has_segment: the file has a place for start and end, even if they are empty here.
         duration: of the video in seconds, where the file tells.
-        fault: a sentence, where the segment ends before it starts.
+        fault: a sentence, where the entry has no label, or its segment is none: it ends before it
+            starts, or begins before the video does.
     """
 
     where: str

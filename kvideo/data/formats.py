@@ -84,8 +84,7 @@ def parse(text: str, source: str, *, allow_faults: bool = False) -> list[Entry]:
     Args:
         text: its content.
         source: its path; the name may tell the format, and messages begin with it.
-        allow_faults: whether entries whose segment ends before it starts are given as well, with
-            their `fault`.
+        allow_faults: whether entries with a `fault` are given as well; by default it is raised.
 
     Raises:
         DataError: the file is empty or breaks a rule of its format; the sentence names the line.

@@ -187,7 +187,7 @@ class Locator:
         self.root = root
         self._folders = folders
         self._stems: dict[str, dict[str, str]] = {}  # folder → stem → file
-        self._by_stem: dict[str, str] | None = None
+        self._by_stem: dict[str, list[str]] | None = None
 
     def find(self, name: str) -> str | None:
         """The file of that relative or absolute path; None if it is not there.
@@ -219,13 +219,17 @@ class Locator:
         return found and join(folder, found)
 
     def find_stem(self, stem: str) -> str | None:
-        """The video called `stem` plus an ending, at any depth below the root."""
+        """The first video called `stem` plus an ending, at any depth below the root."""
+        return next(iter(self.find_stems(stem)), None)
+
+    def find_stems(self, stem: str) -> list[str]:
+        """All videos called `stem` plus an ending, at any depth below the root."""
         if self._by_stem is None:
             self._by_stem = {}
             for path in self._folders.videos(self.root):
                 name = os.path.basename(path)
-                self._by_stem.setdefault(os.path.splitext(name)[0], path)
-        return self._by_stem.get(stem)
+                self._by_stem.setdefault(os.path.splitext(name)[0], []).append(path)
+        return self._by_stem.get(stem, [])
 
 
 def _spellings(name: str) -> Iterator[str]:

@@ -72,11 +72,11 @@ def parse_csv(text: str, source: str, header: list[str], delimiter: str) -> Iter
         if not path:
             raise DataError(f"{where}: the column {header[path_at or 0]!r} is empty.")
         labels: tuple[str, ...] = ()
+        start, end, fault = parse_segment(cells.get("start"), cells.get("end"), where)
         if place["label"] is not None:
             labels = tuple(p.strip() for p in re.split(separators, cells["label"]) if p.strip())
             if not labels:
-                raise DataError(f"{where}: {short(path)} has no label. Name one, or drop the line.")
-        start, end, fault = parse_segment(cells.get("start"), cells.get("end"), where)
+                fault = f"{where}: {short(path)} has no label. Name one, or drop the line."
         yield Entry(
             where,
             path,
@@ -101,23 +101,41 @@ def _rows(reader: Any, source: str) -> Iterator[list[str]]:
 
 def parse_segment(start: Any, end: Any, where: str) -> tuple[float | None, float | None, str]:
     """Start and end in seconds, empty values as None; and a sentence if they are no segment."""
-    first, last = (_seconds(value, name, where) for value, name in ((start, "start"), (end, "end")))
-    fault = ""
-    if last is not None and last <= (first or 0.0):
-        fault = f"{where}: the segment ends ({last:g} s) before it starts ({first or 0:g} s)."
-    return first, last, fault
+    first, last = (_number(value, name, where) for value, name in ((start, "start"), (end, "end")))
+    for value, number, name in ((start, first, "start"), (end, last, "end")):
+        if number is not None and number < 0:
+            return first, last, f"{where}: {_not_seconds(name, value)}"
+    if last is None or last > (first or 0.0):
+        return first, last, ""
+    when = "where" if last == (first or 0.0) else "before"
+    return (
+        first,
+        last,
+        f"{where}: the segment ends ({last:g} s) {when} it starts ({first or 0:g} s).",
+    )
 
 
 def _seconds(value: Any, name: str, where: str) -> float | None:
+    seconds = _number(value, name, where)
+    if seconds is not None and seconds < 0:
+        raise DataError(f"{where}: {_not_seconds(name, value)}")
+    return seconds
+
+
+def _number(value: Any, name: str, where: str) -> float | None:
     if value is None or value == "":
         return None
     try:
         seconds = float(value)
     except (TypeError, ValueError):
         seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise DataError(f"{where}: {name} must be a number of seconds from 0, not {value!r}.")
+    if not math.isfinite(seconds):
+        raise DataError(f"{where}: {_not_seconds(name, value)}")
     return seconds
+
+
+def _not_seconds(name: str, value: Any) -> str:
+    return f"{name} must be a number of seconds from 0, not {value!r}."
 
 
 # ---------------------------------------------------------------------------------- JSON

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from kvideo.data.class_names import (
@@ -23,13 +23,21 @@ from kvideo.data.class_names import (
 from kvideo.data.demo import demo_folder
 from kvideo.data.entries import Entry
 from kvideo.data.formats import THUMOS14_FILE, Opener, is_thumos14, parse, read_text
-from kvideo.data.listing import Folders, ListDir, Locator, absolute, is_url, is_video, join
-from kvideo.data.matching import find_whole_file
+from kvideo.data.listing import (
+    Folders,
+    ListDir,
+    Locator,
+    absolute,
+    is_url,
+    is_video,
+    join,
+    looks_like_video,
+)
 from kvideo.data.parts import ALL, choose_part
 from kvideo.data.records import VideoRecord, VideoSet
 from kvideo.data.tracks import SLACK, Segment
 from kvideo.errors import DataError, UsageError
-from kvideo.text import plural
+from kvideo.text import enumerate_words, plural
 
 AMBIGUOUS = ("ambiguous", "-1")  # THUMOS14's class of what nobody is to be judged by
 _FILES = ("annotations.json", "annotations.csv", "segments.json", "segments.csv")
@@ -102,6 +110,7 @@ def read_untrimmed(
     class_names: Sequence[str] | None = None,
     must_exist: bool = True,
     keep_faults: bool = False,
+    keep_missing: bool = False,
     listdir: ListDir | None = None,
     opener: Opener | None = None,
 ) -> UntrimmedSet:
@@ -118,6 +127,7 @@ def read_untrimmed(
         must_exist: False: the videos' files are not looked for.
         keep_faults: whether segments that end before they begin, or where, stay: nothing can find
             them, but official evaluations count them.
+        keep_missing: whether videos whose file is not there stay, without a path.
         listdir: see `read_data`.
         opener: see `read_data`.
 
@@ -138,18 +148,21 @@ def read_untrimmed(
     entries, notes = _without_faults(entries, keep_faults)
     if not any(entry.labels for entry in entries):
         raise DataError(
-            f"{name} has no segment with a label. List segments as CSV, `video,start,end,label`, "
-            "or as ActivityNet's JSON."
+            notes[0]
+            if notes
+            else f"{name} has no segment with a label. List segments as CSV, "
+            "`video,start,end,label`, or as ActivityNet's JSON."
         )
     _require_times(entries, name)
     names = _class_names(entries, class_names, files[0], opener)
     paths = _find(entries, folder, Folders(listdir)) if must_exist else {}
     videos, missing = [], []
-    for video, rows in _by_video(entries).items():
-        path = paths.get(video)
+    for video, rows in _by_video(entries, paths).items():
+        path = paths.get(rows[0].path)
         if must_exist and path is None:
             missing.append(video)
-            continue
+            if not keep_missing:
+                continue
         segments = (
             Segment(row.start or 0.0, _end(row), _index(row, label, names))
             for row in rows
@@ -158,15 +171,17 @@ def read_untrimmed(
         ordered = tuple(sorted(segments, key=lambda s: (s.start, s.end, s.label)))
         durations = [row.duration for row in rows if row.duration is not None]
         videos.append(UntrimmedVideo(video, path, ordered, durations[0] if durations else None))
-    if missing and not videos:
+    if must_exist and not any(video.path for video in videos):
         raise DataError(
             f"{name}: none of its {plural(len(missing), 'video')} is there (first: {missing[0]}, "
             f"below {folder}). Say with --root which folder holds the videos."
         )
     if missing:
+        total = len(videos) + (0 if keep_missing else len(missing))
+        what = "counted as missed" if keep_missing else "left out"
         notes.append(
-            f"{len(missing)} of {plural(len(missing) + len(videos), 'video')} in {name}: no such "
-            f"file below {folder}, left out (first: {missing[0]})."
+            f"{len(missing)} of {plural(total, 'video')} in {name}: no such file below {folder}, "
+            f"{what} (first: {missing[0]})."
         )
     if empty := sum(not video.segments for video in videos):
         notes.append(f"{plural(empty, 'video')} without a segment: all of it is background.")
@@ -224,8 +239,7 @@ def note_of(phrases: Sequence[str], one: str, several: str) -> str:
 def video_name(path: str) -> str:
     """What a video is called in annotations and results: its file's name without the ending."""
     base = os.path.basename(path.replace("\\", "/"))
-    stem, ending = os.path.splitext(base)
-    return stem if 2 <= len(ending) <= 5 and ending[1:].isalnum() else base
+    return os.path.splitext(base)[0] if looks_like_video(base) else base
 
 
 def _annotation_files(data: str, listdir: ListDir | None) -> list[str]:
@@ -270,32 +284,37 @@ def _choose(
 
 
 def _without_faults(entries: list[Entry], keep: bool) -> tuple[list[Entry], list[str]]:
-    notes = []
-    if faults := [entry.fault for entry in entries if entry.fault]:
-        what = "cannot be found, but counted" if keep else "left out"
+    """A video of which every segment is left out is still one of the set's videos."""
+    notes, result, faults, ambiguous = [], [], [], 0
+    for entry in entries:
+        nothing = dataclasses.replace(entry, labels=(), start=None, end=None)
+        if entry.fault and not entry.labels and entry.start is None and entry.end is None:
+            result.append(nothing)  # a row that only names a video in which nothing happens
+        elif entry.labels and entry.labels[0].lower() in AMBIGUOUS:
+            ambiguous += 1
+            result.append(nothing)
+        elif (entry.start or 0) < 0 < (entry.end or 0) and entry.labels:
+            faults.append(entry.fault)
+            result.append(dataclasses.replace(entry, start=0.0))
+        elif entry.fault:
+            faults.append(entry.fault)
+            result.append(entry if keep and entry.labels else nothing)
+        else:
+            result.append(entry)
+    if faults:
+        what = "counted, though nothing can find it" if keep else "left out or cut"
         notes.append(f"{plural(len(faults), 'segment')} {what}; the first: {faults[0]}")
-    ambiguous = [
-        e
-        for e in entries
-        if (keep or not e.fault) and e.labels and e.labels[0].lower() in AMBIGUOUS
-    ]
     if ambiguous:
-        notes.append(f"{plural(len(ambiguous), 'segment')} of the class Ambiguous left out.")
-    left = {id(entry) for entry in entries if entry.fault and not keep}
-    left |= {id(entry) for entry in ambiguous}
-    # A video of which every segment is left out is still one of the set's videos.
-    return [
-        dataclasses.replace(e, labels=(), start=None, end=None) if id(e) in left else e
-        for e in entries
-    ], notes
+        notes.append(f"{plural(ambiguous, 'segment')} of the class Ambiguous left out.")
+    return result, notes
 
 
 def _require_times(entries: list[Entry], name: str) -> None:
     for entry in entries:
-        if entry.labels and entry.start is None and entry.end is None and not entry.over_time:
+        if entry.labels and not (entry.has_segment or entry.over_time):
             raise DataError(
-                f"{entry.where}: {entry.path} has a label, but no start and end; {name} needs the "
-                "columns `start` and `end`."
+                f"{entry.where}: there is no segment; {name} needs a first line that names the "
+                "columns, such as `video,start,end,label`."
             )
 
 
@@ -324,25 +343,42 @@ def _end(entry: Entry) -> float:
     return float("inf") if entry.end is None else entry.end
 
 
-def _by_video(entries: list[Entry]) -> dict[str, list[Entry]]:
-    videos: dict[str, list[Entry]] = {}
+def _by_video(entries: list[Entry], paths: Mapping[str, str | None]) -> dict[str, list[Entry]]:
+    """Entries by the names of their videos; names of two files that are the same grow longer."""
+    groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        videos.setdefault(_name(entry), []).append(entry)
-    return videos
+        groups.setdefault(paths.get(entry.path) or _stem(entry.path), []).append(entry)
+    names: dict[str, str] = {}
+    for short in (video_name, _stem, lambda path: path):
+        wanted = {key: short(rows[0].path) for key, rows in groups.items() if key not in names}
+        counts = Counter([*wanted.values(), *names.values()])
+        names |= {key: name for key, name in wanted.items() if counts[name] == 1}
+    return {names.get(key, key): rows for key, rows in groups.items()}
 
 
-def _name(entry: Entry) -> str:
-    return entry.path if entry.by_id else video_name(entry.path)
+def _stem(path: str) -> str:
+    """The path without the ending of a video."""
+    return os.path.splitext(path)[0] if looks_like_video(path) else path
 
 
 def _find(entries: list[Entry], root: str, folders: Folders) -> dict[str, str | None]:
+    """The file of each path of the entries."""
     locator = Locator(root, folders)
     found: dict[str, str | None] = {}
     for entry in entries:
-        name = _name(entry)
-        if name not in found:
-            found[name] = find_whole_file(entry, locator) or locator.find_stem(name)
-    doubles = [path for path, count in Counter(found.values()).items() if path and count > 1]
-    if doubles:
-        raise DataError(f"two names of the annotations mean the same file, {doubles[0]}.")
+        if entry.path not in found:
+            found[entry.path] = _file_of(entry, locator)
     return found
+
+
+def _file_of(entry: Entry, locator: Locator) -> str | None:
+    if path := locator.find(entry.path) or locator.find_ending(entry.path):
+        return path
+    name = video_name(entry.path)
+    several = locator.find_stems(name) or locator.find_stems(f"v_{name}")
+    if len(several) > 1:
+        raise DataError(
+            f"{entry.where}: several files are called {name}: {enumerate_words(several, 3)}. Name "
+            "one by its path."
+        )
+    return several[0] if several else None

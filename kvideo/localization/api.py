@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kvideo.data.threads import default_workers
 from kvideo.data.untrimmed import UntrimmedSet, read_untrimmed, video_name
-from kvideo.errors import DataError
+from kvideo.errors import DataError, UsageError
 from kvideo.files import check_writable, make_folder, write_text_atomic
 from kvideo.localization.index import INDEX
 from kvideo.localization.metrics import ACTIVITYNET_TIOUS
@@ -99,20 +100,25 @@ def evaluate(
             class_names=None if source is None else source.class_names,
             must_exist=source is not None,
             keep_faults=True,
+            keep_missing=True,
             listdir=list_remote,
             opener=open_remote,
         )
     for note in truth.notes if verbose else ():
         say_to_stderr(f"Note: {note}")
     if source is None:
-        found = read_results(model)
+        found = _same_names(read_results(model), truth)
         _check_labels(found, truth)
     else:
         found = []
-        with Progress(len(truth), "localizing", unit="video", quiet=not verbose) as progress:
-            for each in source.localize([(v.name, str(v.path)) for v in truth.videos]):
-                found.append(each)
-                progress.update()
+        there = [(v.name, v.path) for v in truth.videos if v.path is not None]
+        with Progress(None, "localizing", unit="row", quiet=not verbose) as progress:
+            found += source.localize(there, progress.update)
+        found += [
+            Localization(v.name, v.name, error="there is no such file")
+            for v in truth.videos
+            if v.path is None
+        ]
         if all(each.error is not None for each in found):
             first = found[0]
             raise DataError(
@@ -124,7 +130,7 @@ def evaluate(
         data=truth.source,
         stream=stream,
         settings=settings,
-        precision=precision,
+        precision=None if source is None else precision,
     )
     result = summarize_localizations(truth, found, tious, details=details)
     if out is not None:
@@ -182,18 +188,54 @@ def predict(
 
 
 def is_results_file(model: Any) -> bool:
-    """Whether a model is a file of results."""
+    """Whether a model is a file of results.
+
+    Raises:
+        UsageError: it is one, but not JSON.
+    """
     if not isinstance(model, str | os.PathLike):
         return False
-    name = os.path.basename(os.fspath(model))
+    name = os.path.basename(os.fspath(model)).lower()
+    if name.endswith(".csv"):
+        raise UsageError(f"{os.fspath(model)}: results must be JSON in ActivityNet's form.")
     return name.endswith(".json") and name != INDEX
 
 
+def _same_names(found: list[Localization], truth: UntrimmedSet) -> list[Localization]:
+    """The results under the truth's names, which some programs write with an ending or `v_`.
+
+    Raises:
+        DataError: they have no video in common.
+    """
+    known = {video.name for video in truth.videos}
+    renamed = []
+    for each in found:
+        stem = video_name(each.name)
+        names = (each.name, stem, stem.removeprefix("v_"), f"v_{stem}")
+        name = next((name for name in names if name in known), each.name)
+        renamed.append(dataclasses.replace(each, name=name))
+    if known.isdisjoint(each.name for each in renamed):
+        one, other = (
+            next(iter(sorted(names)), "none") for names in ([each.name for each in found], known)
+        )
+        raise DataError(
+            f"none of the {plural(len(found), 'video')} of the results is among those of "
+            f"{truth.source} (the first are {one} and {other})."
+        )
+    return renamed
+
+
 def _check_labels(found: Sequence[Localization], truth: UntrimmedSet) -> None:
-    """Refuses results none of whose classes is one of the truth's."""
+    """Refuses results none of whose classes is one of the truth's; tells of some that are not."""
     said = sorted({segment.label for each in found for segment in each.segments})
-    if said and set(said).isdisjoint(truth.class_names):
+    strange = [label for label in said if label not in truth.class_names]
+    if said and len(strange) == len(said):
         raise DataError(
             f"the results name the classes {enumerate_words(said)}, none of which is among those "
             f"of {truth.source} ({enumerate_words(truth.class_names)})."
+        )
+    if strange:
+        say_to_stderr(
+            f"Note: {plural(len(strange), 'class')} of the results ({enumerate_words(strange)}) "
+            f"not in {truth.source}: segments of these are left out."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -128,10 +129,11 @@ def picture(
     from kvideo.report.segments_plot import segments_png
 
     known = None if truth is None else truth.get(found.name)
+    ends = [*(s.end for s in found.segments), *(end for _, end, _ in known or ()), 0.0]
     return segments_png(
         [(s.start, s.end, s.label, s.score) for s in found.above(threshold)],
         class_names,
-        duration=found.duration,
+        duration=found.duration if math.isfinite(found.duration) else max(ends),
         truth=None if known is None else [(*segment, None) for segment in known],
         title=os.path.basename(found.path) or found.name,
     )

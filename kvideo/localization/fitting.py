@@ -117,7 +117,7 @@ def fit(
         raise UsageError(f"{folder} holds a localizer already; overwrite it, or name another.")
     given = [models] if isinstance(models, str | os.PathLike | keras.Model) else list(models)
     settings = HeadSettings(epochs, learning_rate, seed=seed)
-    _check(given, stride, dropout)
+    _check(given, stride, dropout, filters)
     videos = data if isinstance(data, UntrimmedSet) else _read(data, root, split)
     if not videos.num_segments:
         raise DataError(f"{videos.source}: none of the training videos has a segment.")
@@ -207,9 +207,14 @@ class _Video:
     labels: np.ndarray
 
 
-def _check(models: Sequence[Any], stride: float | None, dropout: float) -> None:
+def _check(models: Sequence[Any], stride: float | None, dropout: float, filters: int) -> None:
     if not models:
         raise UsageError("a localizer needs at least one model to take features from.")
+    places = [os.path.realpath(m) if isinstance(m, str | os.PathLike) else id(m) for m in models]
+    if len(set(places)) < len(places):
+        raise UsageError("the same model comes twice; two equal streams say no more than one.")
+    if filters < 1:
+        raise UsageError(f"filters must be at least 1, not {filters}.")
     if stride is not None and not _STRIDES[0] <= stride <= _LARGEST_STRIDE:
         raise UsageError(
             f"the stride must be from {_STRIDES[0]} to {_LARGEST_STRIDE:g} s, not {stride}."
@@ -249,7 +254,7 @@ def _features(
             paths,
             folder / "features" / name,
             reading,
-            on_video=progress.update,
+            on_rows=lambda _: progress.update(),
         )
 
 

@@ -66,6 +66,8 @@ class Outputs:
             check_writable(folder)
             if twice := next((name for name in names if names.count(name) > 1), None):
                 raise UsageError(f"two of the videos are called {twice}; do them one by one.")
+            for name, path in zip(names, paths, strict=True) if videos else ():
+                check_video_target(os.path.join(folder, name + ".mp4"), path)
         self.files, self.folder, self.video = files, folder, video
         self.videos, self.threshold = videos, threshold
         self._data, self._names = truth, names

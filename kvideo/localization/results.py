@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from kvideo import __version__
+from kvideo.data.entries import short
 from kvideo.data.untrimmed import UntrimmedSet
 from kvideo.errors import DataError
 from kvideo.localization.metrics import (
@@ -113,23 +114,22 @@ def read_results(path: str | os.PathLike[str]) -> list[Localization]:
         raise DataError(f"{path} is no file of results: it has no object `results`.")
     found = []
     for name, rows in videos.items():
-        try:
-            segments = tuple(
-                FoundSegment(
-                    float(row["segment"][0]),
-                    float(row["segment"][1]),
-                    str(row["label"]),
-                    float(row["score"]),
-                )
-                for row in rows
-            )
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{path}, video {name}: a segment needs `label`, `score` and `segment` "
-                f"([start, end]); {error!r}."
-            ) from error
+        if not isinstance(rows, list):
+            raise DataError(f"{path}, video {name}: there is no list of segments.")
+        segments = tuple(_read_segment(row, f"{path}, video {name}") for row in rows)
         found.append(Localization("", str(name), segments=segments))
     return found
+
+
+def _read_segment(row: Any, where: str) -> FoundSegment:
+    try:
+        start, end = (float(time) for time in row["segment"])
+        return FoundSegment(start, end, str(row["label"]), float(row["score"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{where}: a segment needs `label`, `score` and `segment` ([start, end] in seconds), "
+            f"found {short(json.dumps(row))}."
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -141,7 +141,8 @@ class LocalizationResult:
         num_videos: that the truth names.
         num_segments: of the truth.
         scores: average precisions at the overlaps.
-        recall: of the proposals; None without any.
+        recall: of the proposals, over ActivityNet's overlaps (0.5 to 0.95) whatever the others are;
+            None without any.
         localizations: of each video, in the data's order, failed ones too.
         truth: what was compared with.
         details: how the figures were made, plain values.
@@ -200,7 +201,7 @@ class LocalizationResult:
         return plain(
             {
                 "metrics": self.metrics,
-                "tious": self.scores.tious,
+                "tious": [round(tiou, 6) for tiou in self.scores.tious],
                 "num_videos": self.num_videos,
                 "num_segments": self.num_segments,
                 "details": self.details,
@@ -247,7 +248,7 @@ def summarize_localizations(
     if proposals:
         videos, starts, ends, chances = _columns(proposals)
         offered = Segments(videos, starts, ends, scores=chances)
-        recall = average_recall(true, offered, tious, most=float(max(AVERAGE_NUMBERS)))
+        recall = average_recall(true, offered, most=float(max(AVERAGE_NUMBERS)))
     scores = detection_scores(true, Segments(*_columns(said, 5)), tious)
     facts = plain(dict(details or {}))
     return LocalizationResult(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,7 +12,7 @@ from kvideo.data.pipeline import clip_reader
 from kvideo.data.records import VideoRecord
 from kvideo.data.windows import iterate_blocks
 from kvideo.errors import UsageError
-from kvideo.files import cache_folder, make_folder
+from kvideo.files import cache_folder, temporary_folder
 from kvideo.inference import Predictor
 from kvideo.localization.detection import Detections, DetectionSettings
 from kvideo.localization.grouping import group
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     import keras
 
 Named = Sequence[tuple[str, str]]
+OnRows = Callable[[int], None] | None
 
 
 class Source(Protocol):
@@ -38,8 +38,13 @@ class Source(Protocol):
     def class_names(self) -> tuple[str, ...]:
         """The classes of what it finds."""
 
-    def localize(self, videos: Named) -> Iterator[Localization]:
-        """What is found in each of (name, path), in order."""
+    def localize(self, videos: Named, on_rows: OnRows = None) -> Iterator[Localization]:
+        """What is found in each of (name, path), in order.
+
+        Args:
+            videos: names and paths.
+            on_rows: is called now and then with the number of new rows of features.
+        """
 
 
 def open_source(
@@ -125,26 +130,32 @@ class LocalizerSource:
         """See `Source`."""
         return self.localizer.class_names
 
-    def localize(self, videos: Named) -> Iterator[Localization]:
+    def localize(self, videos: Named, on_rows: OnRows = None) -> Iterator[Localization]:
         """See `Source`."""
         paths = [path for _, path in videos]
         streams = self.localizer.streams
         if self.features is not None:
-            kept = [self._kept(stream, paths, self.features) for stream in streams]
+            kept = [self._kept(stream, paths, self.features, on_rows) for stream in streams]
             yield from map(self._one, videos, zip(*kept, strict=True))
             return
-        place = make_folder(cache_folder())
-        with tempfile.TemporaryDirectory(dir=place, prefix=".tmp-features-") as folder:
+        with temporary_folder(cache_folder()) as folder:
             passing = (
                 pass_features(
-                    stream.extractor, paths, Path(folder) / stream.name, self._how(stream)
+                    stream.extractor,
+                    paths,
+                    folder / stream.name,
+                    self._how(stream),
+                    on_rows=on_rows,
                 )
                 for stream in streams
             )
             yield from map(self._one, videos, zip(*passing, strict=True))
 
-    def _kept(self, stream: Stream, paths: Sequence[str], folder: Path) -> list[Rows]:
-        return keep_features(stream.extractor, paths, folder / stream.name, self._how(stream))
+    def _kept(
+        self, stream: Stream, paths: Sequence[str], folder: Path, on_rows: OnRows
+    ) -> list[Rows]:
+        place, how = folder / stream.name, self._how(stream)
+        return keep_features(stream.extractor, paths, place, how, on_rows=on_rows)
 
     def _how(self, stream: Stream) -> Reading:
         return dataclasses.replace(self.reading, layer=stream.layer)
@@ -180,7 +191,7 @@ class FrameSource:
         background = exclude_background(names)
         return tuple(name for index, name in enumerate(names) if index not in background)
 
-    def localize(self, videos: Named) -> Iterator[Localization]:
+    def localize(self, videos: Named, on_rows: OnRows = None) -> Iterator[Localization]:
         """See `Source`."""
         info = model_info(self.model)
         background = exclude_background(info.class_names)
@@ -190,6 +201,8 @@ class FrameSource:
         predictor = Predictor(self.model, self.reading.batch_size)
         scored = score_frames(predictor, records, blocks)
         for (name, path), result in zip(videos, scored, strict=True):
+            if on_rows is not None and result.times is not None:
+                on_rows(len(result.times))
             if result.error is not None:
                 yield Localization(path, name, error=result.error)
                 continue

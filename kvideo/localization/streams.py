@@ -76,7 +76,7 @@ def keep_features(
     folder: Path,
     reading: Reading,
     *,
-    on_video: Callable[[], None] | None = None,
+    on_rows: Callable[[int], None] | None = None,
 ) -> list[Rows]:
     """The features of videos, in a folder where they are found again.
 
@@ -85,7 +85,7 @@ def keep_features(
         paths: the videos.
         folder: see `extract_features`.
         reading: how.
-        on_video: is called after each video.
+        on_rows: is called after each video with the number of its rows.
 
     Raises:
         DataError: no video gave features.
@@ -102,7 +102,7 @@ def keep_features(
         batch_size=reading.batch_size,
         workers=reading.workers,
         details={"decoder": reading.decoder, "precision": reading.precision},
-        on_video=None if on_video is None else lambda _: on_video(),
+        on_video=None if on_rows is None else lambda video: on_rows(sum(video.shape[:1])),
     )
     found = {
         video.path: Rows(None, error=video.error)
@@ -114,7 +114,12 @@ def keep_features(
 
 
 def pass_features(
-    extractor: keras.Model, paths: Sequence[str], folder: Path, reading: Reading
+    extractor: keras.Model,
+    paths: Sequence[str],
+    folder: Path,
+    reading: Reading,
+    *,
+    on_rows: Callable[[int], None] | None = None,
 ) -> Iterator[Rows]:
     """The features of one video after the other; each file is gone when the next but one comes.
 
@@ -123,6 +128,7 @@ def pass_features(
         paths: the videos.
         folder: for the files; it should be a temporary one.
         reading: how.
+        on_rows: is called now and then with the number of new rows.
     """
     make_folder(folder)
     records = [VideoRecord(path) for path in paths]
@@ -131,10 +137,15 @@ def pass_features(
     blocks = window_blocks(records, reader, reading.stride, reading.workers)
     parts = stream_features(predictor, blocks)
     for number, own in groupby(parts, lambda part: part[0].video):
-        yield _write(folder / f"{number % 2}.npy", own, reading)
+        yield _write(folder / f"{number % 2}.npy", own, reading, on_rows)
 
 
-def _write(path: Path, parts: Iterator[tuple[Block, Any]], reading: Reading) -> Rows:
+def _write(
+    path: Path,
+    parts: Iterator[tuple[Block, Any]],
+    reading: Reading,
+    on_rows: Callable[[int], None] | None,
+) -> Rows:
     end = 0.0
 
     def rows() -> Iterator[np.ndarray]:
@@ -145,6 +156,8 @@ def _write(path: Path, parts: Iterator[tuple[Block, Any]], reading: Reading) -> 
             if not np.isfinite(np.sum(features, dtype=np.float64)):
                 raise DecodeError("", "not_finite", "the layer's output is not a finite number")
             end = float(np.asarray(block.times)[-1, 1])
+            if on_rows is not None:
+                on_rows(len(features))
             yield features
 
     try:

@@ -107,9 +107,9 @@ def _bar(
 
 
 def _finish(axes: Axes, rows: Sequence[str], duration: float) -> None:
-    names = [drawable(name, index, limit=20) for index, name in enumerate(rows)]
+    names = [drawable(name, index, limit=18) for index, name in enumerate(rows)]
     axes.set_ylim(max(1, len(rows)), 0)
-    axes.set_yticks([index + 0.5 for index in range(len(rows))], names, fontsize=9)
+    axes.set_yticks([index + 0.5 for index in range(len(rows))], names, fontsize=8.5)
     for label in axes.get_yticklabels():
         label.set_parse_math(False)
     for line in range(1, len(rows)):
