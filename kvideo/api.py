@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvideo.clip_spec import ClipSpec, Views
-from kvideo.errors import DataError, UsageError
+from kvideo.errors import UsageError
 from kvideo.files import check_writable
 from kvideo.progress import Progress
 from kvideo.results import EvaluationResult
@@ -225,6 +225,7 @@ def predict(
         DataError: a folder holds no video.
         UsageError: a value is out of its range.
     """
+    from kvideo.data.listing import videos_of
     from kvideo.prediction import predict_files
     from kvideo.saving import model_info
     from kvideo.segmentation.scoring import is_per_frame
@@ -373,24 +374,6 @@ def features(
             details=details,
             on_video=lambda _: progress.update(),
         )
-
-
-def videos_of(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """The paths, folders (also of shards) replaced by the videos in them.
-
-    Raises:
-        DataError: a folder holds no video.
-    """
-    from kvideo.data.listing import Folders
-    from kvideo.data.shards.layout import stored_in
-
-    found: list[str] = []
-    for path in (os.fspath(each) for each in paths):
-        inside = stored_in(path) or Folders().videos(path) if os.path.isdir(path) else [path]
-        if not inside:
-            raise DataError(f"there is no video in the folder {path}.")
-        found += inside
-    return found
 
 
 def _load(model: Any, precision: str) -> keras.Model:

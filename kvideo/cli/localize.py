@@ -287,7 +287,7 @@ def predict(
     MODEL is a localizer's folder, or a model with a label for each frame. Exit status 1 if a file
     could not be read; the others are worked on all the same.
     """
-    from kvideo.api import videos_of
+    from kvideo.data.listing import videos_of
     from kvideo.errors import KVideoError
     from kvideo.localization.outputs import Outputs
     from kvideo.progress import Progress

@@ -159,8 +159,8 @@ def _show(prediction: Prediction, top: int) -> None:
 
 def _read_truth(data: str, files: Sequence[str], info: ModelInfo, decoder: str) -> Any:
     """True segments by path, in the model's classes; says of which files there are none."""
-    from kvideo.api import videos_of
     from kvideo.data.annotations import read_data
+    from kvideo.data.listing import videos_of
     from kvideo.data.pipeline import clip_reader
     from kvideo.segmentation.files import check_truth_classes, true_segments
 

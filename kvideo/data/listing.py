@@ -240,3 +240,20 @@ def _spellings(name: str) -> Iterator[str]:
             yield unicodedata.normalize(form, name)
         with suppress(UnicodeError):  # a UTF-8 name in a list that had to be read as Latin-1
             yield os.fsdecode(name.encode("latin-1"))
+
+
+def videos_of(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """The paths, folders (also of shards) replaced by the videos in them.
+
+    Raises:
+        DataError: a folder holds no video.
+    """
+    from kvideo.data.shards.layout import stored_in
+
+    found: list[str] = []
+    for path in (os.fspath(each) for each in paths):
+        inside = stored_in(path) or Folders().videos(path) if os.path.isdir(path) else [path]
+        if not inside:
+            raise DataError(f"there is no video in the folder {path}.")
+        found += inside
+    return found

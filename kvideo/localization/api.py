@@ -171,7 +171,7 @@ def predict(
         ModelFileError: the model cannot be loaded.
         DataError: a folder holds no video.
     """
-    from kvideo.api import videos_of
+    from kvideo.data.listing import videos_of
     from kvideo.localization.sources import open_source
 
     paths = videos_of([files] if isinstance(files, str | os.PathLike) else list(files))

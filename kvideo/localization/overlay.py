@@ -22,6 +22,8 @@ _BAR = 0.018
 _DARK = 0.55  # what is left of the picture's brightness behind a label
 _MOST_LABELS = 4
 
+Looks = dict[str, tuple[str, tuple[int, int, int]]]  # of each class: what is written, its colour
+
 
 def write_labelled_video(
     path: str | os.PathLike[str],
@@ -51,20 +53,22 @@ def write_labelled_video(
         KVideoError: it cannot be written.
     """
     check_video_target(path, video)
-    colours = {
-        name: _rgb(colour)
-        for name, colour in zip(class_names, class_colours(class_names), strict=True)
+    looks = {
+        name: (drawable(name, index, limit=40), _rgb(colour))
+        for index, (name, colour) in enumerate(
+            zip(class_names, class_colours(class_names), strict=True)
+        )
     }
     with open_video(video) as reader:
         info = reader.info
         scale = max(1, -(-_SHORTEST_SIDE // min(info.height, info.width)))
         size = info.height * scale, info.width * scale
         duration = max(info.duration, 1e-3)
-        bar = _time_bar(segments, colours, duration, size)
+        bar = _time_bar(segments, looks, duration, size)
         with atomic_path(path) as temporary, FilmWriter(temporary, info.frame_rate) as film:
             for seconds, frame in reader.frames(size=size):
                 shown = [s for s in segments if s.start <= seconds < s.end]
-                _draw(frame, shown, colours)
+                _draw(frame, shown, looks)
                 _draw_bar(frame, bar, seconds / duration)
                 film.add(frame, seconds)
                 if on_frame is not None:
@@ -83,31 +87,29 @@ def check_video_target(path: str | os.PathLike[str], video: str) -> None:
         raise UsageError(f"{path} is the video itself; name another file.")
 
 
-def _draw(
-    frame: np.ndarray, shown: Sequence[FoundSegment], colours: dict[str, tuple[int, int, int]]
-) -> None:
+def _draw(frame: np.ndarray, shown: Sequence[FoundSegment], looks: Looks) -> None:
     """Labels in the upper left corner, the surest first."""
     top = margin = max(2, frame.shape[0] // 60)
     best = sorted(shown, key=lambda s: -s.score)[:_MOST_LABELS]
     for segment in best:
-        text = f"{drawable(segment.label, limit=40) or '?'}  {segment.score:.0%}"
-        mask = _text_mask(text, max(11, round(frame.shape[0] * _TEXT)))
+        name, colour = looks[segment.label]
+        mask = _text_mask(f"{name}  {segment.score:.0%}", max(11, round(frame.shape[0] * _TEXT)))
         height, width = mask.shape
         width = min(width, frame.shape[1] - 2 * margin)
         if top + height > frame.shape[0] - margin or width < 1:
             return
         area = frame[top : top + height, margin : margin + width]
-        paint = np.array(colours[segment.label], np.float32)
+        paint = np.array(colour, np.float32)
         letters = mask[:, :width, np.newaxis]
         dark = area * (1 - _DARK) + 0.35 * paint * _DARK
         area[:] = np.clip(dark * (1 - letters) + 255.0 * letters, 0, 255).astype(np.uint8)
-        area[:, : max(2, height // 8)] = np.array(colours[segment.label], np.uint8)
+        area[:, : max(2, height // 8)] = np.array(colour, np.uint8)
         top += height + max(1, margin // 2)
 
 
 def _time_bar(
     segments: Sequence[FoundSegment],
-    colours: dict[str, tuple[int, int, int]],
+    looks: Looks,
     duration: float,
     size: tuple[int, int],
 ) -> np.ndarray:
@@ -117,7 +119,7 @@ def _time_bar(
     for segment in sorted(segments, key=lambda s: s.score):
         first = int(segment.start / duration * width)
         last = max(first + 1, round(segment.end / duration * width))
-        bar[:, first:last] = np.array(colours[segment.label], np.uint8)
+        bar[:, first:last] = np.array(looks[segment.label][1], np.uint8)
     return bar
 
 

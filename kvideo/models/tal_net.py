@@ -94,12 +94,6 @@ def tal_net(
     return keras.Model({FEATURES: features, SEGMENTS: segments}, outputs, name=name)
 
 
-def reach(scale: float) -> int:
-    """How many steps away from its middle a tower of that scale, with context, can see."""
-    hole, pool = _hole(scale), _pool(scale)
-    return 2 * hole + 4 * hole + pool
-
-
 def _tower(x: Any, scale: float, filters: int, context: bool, name: str) -> Any:
     """(B, T, F) → (B, T, F); with kernels of 3, holes of s/6 and 2s/6 see s + 1 steps."""
     hole = _hole(scale) * (2 if context else 1)
