@@ -8,6 +8,7 @@ import csv
 import gzip
 import json
 import re
+import sys
 from pathlib import Path
 
 import av
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import write_video
-from per_frame_model import frames_model
+from per_frame_model import frames_model, offer
 
 import kvideo
 from kvideo import localization
@@ -240,6 +241,22 @@ def test_the_one_stage_baseline(data: Path, tmp_path: Path) -> None:
     assert labels <= {"blue", "red"} and said[0]["duration"] == pytest.approx(SECONDS, abs=0.1)
     result = localization.evaluate(tmp_path / "f.keras", data, verbose=False)
     assert result.recall is None and set(result.class_names) == {"blue", "red"}
+
+
+def test_a_plugins_model(data: Path, tmp_path: Path, monkeypatch) -> None:
+    """From the segments to a classifier, and on its `features` a localizer."""
+    (tmp_path / "site").mkdir()
+    monkeypatch.syspath_prepend(str(offer(tmp_path / "site")))
+    result = kvideo.fit(
+        data / "annotations.json", model="tiny_frames", out=tmp_path / "clips", epochs=1,
+        num_frames=4, size=(16, 16), batch_size=4, val_fraction=0, precision="float32",
+        verbose=False,
+    )  # fmt: skip
+    assert kvideo.model_info(result.folder).class_names == ("background", "blue", "red")
+    run("fit", data, "-m", tmp_path / "clips", "-o", tmp_path / "when", "-e", 1, "--filters", 8)
+    said = run("predict", tmp_path / "when", data / "videos" / "v9.mp4", "--json")
+    assert json.loads(said.stdout)[0]["duration"] == pytest.approx(SECONDS, abs=0.2)
+    sys.modules.pop("frames_plugin", None)
 
 
 @pytest.mark.parametrize(
