@@ -108,7 +108,7 @@ def test_it_learns_what_was_planted(trained) -> None:
     truth = truth_of(TEST)
     result = summarize_localizations(truth, found_by([Stages(trained)], TEST), (0.5, 0.7))
     assert result.metrics["map@0.50"] > 0.75 and result.metrics["map@0.70"] > 0.25
-    assert result.metrics["ar@10"] > 0.7
+    assert result.metrics["ar@10"] > 0.4
     before = summarize_localizations(truth, found_by([Stages(head())], TEST), (0.5,))
     assert before.metrics["map@0.50"] < 0.3
     assert all(
