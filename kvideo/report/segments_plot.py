@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 20
 _ROW = 0.42  # inches
+_THINNEST = 0.001  # of the video's duration
 _FAINTEST = 0.25  # opacity of a segment with score 0
 
 Drawn = tuple[float, float, str, float | None]
@@ -53,7 +54,7 @@ def segments_png(
             top = place[name] + (0.05 if truth is None else 0.5)
             depth = 0.9 if truth is None else 0.4
             alpha = 1.0 if score is None else _FAINTEST + (1 - _FAINTEST) * min(1.0, score)
-            _bar(axes, start, end, top, depth, colours[name], alpha)
+            _bar(axes, start, end, top, depth, colours[name], alpha, duration)
             if _has_room((start, end, name, score), found, duration):
                 axes.text(
                     (start + end) / 2, top + depth / 2, f"{score:.2f}",
@@ -61,7 +62,7 @@ def segments_png(
                 )  # fmt: skip
     for start, end, name, _ in truth or ():
         if name in place:
-            _bar(axes, start, end, place[name] + 0.08, 0.36, "#3c4450", 1.0)
+            _bar(axes, start, end, place[name] + 0.08, 0.36, "#3c4450", 1.0, duration)
     _finish(axes, rows, duration)
     if truth is not None:
         legend = "dark: truth. coloured: prediction, with its score"
@@ -98,11 +99,21 @@ def _rows(drawn: Sequence[Drawn], class_names: Sequence[str]) -> tuple[list[str]
 
 
 def _bar(
-    axes: Axes, start: float, end: float, top: float, depth: float, colour: str, alpha: float
+    axes: Axes,
+    start: float,
+    end: float,
+    top: float,
+    depth: float,
+    colour: str,
+    alpha: float,
+    duration: float,
 ) -> None:
+    """In a long video a bar is at least a line, and has no border that would cover it."""
+    width = max(end - start, _THINNEST * duration)
+    border = 0.6 if width > 10 * _THINNEST * duration else 0.0
     axes.broken_barh(
-        [(start, end - start)], (top, depth), facecolors=colour, alpha=alpha,
-        edgecolor="white", linewidth=0.6,
+        [(start, width)], (top, depth), facecolors=colour, alpha=alpha,
+        edgecolor="white", linewidth=border,
     )  # fmt: skip
 
 
