@@ -338,11 +338,10 @@ def features(
     network = _load(model, precision)
     info = model_info(network)
     check_single(info, "features are taken from")
-    videos = (
-        data
-        if isinstance(data, VideoSet)
-        else (feature_videos(data, root, split, whole=stride is not None))
-    )
+    if isinstance(data, VideoSet):
+        videos = data
+    else:
+        videos = feature_videos(data, root, split, whole=stride is not None)
     if quarantine is not None:
         from kvideo.data.check import read_quarantine
 

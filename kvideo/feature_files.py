@@ -16,12 +16,12 @@ import os
 import posixpath
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from kvideo.data.listing import absolute, is_url
+from kvideo.data.listing import absolute, is_url, looks_like_video
 from kvideo.data.records import VideoRecord
 from kvideo.errors import KVideoError
 from kvideo.files import atomic_path, make_folder, write_text_atomic
@@ -47,8 +47,9 @@ def file_names(
     for record in records:
         source = record.path, record.start, record.end
         name = _mirrored(record, root)
-        if not keep_ending:
-            name = str(PurePosixPath(name.removesuffix(_ENDING)).with_suffix(_ENDING))
+        video = name.removesuffix(_ENDING)
+        if not keep_ending and looks_like_video(video):
+            name = posixpath.splitext(video)[0] + _ENDING
         name = _shortened(name)
         if taken.setdefault(name, source) != source:
             name = f"{name.removesuffix(_ENDING)}-{_digest(repr(source))}{_ENDING}"

@@ -581,6 +581,14 @@ def test_a_sliding_window_has_its_middle_in_its_stride(model, tmp_path: Path) ->
     assert again.found[0].computed and again.found[0].shape[0] == 7
 
 
+def test_only_a_videos_ending_is_left_out() -> None:
+    """Of names with dots nothing else; two files of one name do not meet."""
+    paths = ("/v/match.2024", "/v/match.2025", "/v/a.b.mp4", "/v/c.mp4", "/v/c.mkv")
+    names = file_names([VideoRecord(path) for path in paths], "/v", keep_ending=False)
+    assert names[:4] == ["match.2024.npy", "match.2025.npy", "a.b.npy", "c.npy"]
+    assert names[4].startswith("c-") and len(set(names)) == 5
+
+
 def test_a_list_of_segments_is_of_whole_videos(model, tmp_path: Path) -> None:
     """Each once, though its segments overlap; a video shorter than a clip has one row."""
     long_video(tmp_path / "a.mp4")

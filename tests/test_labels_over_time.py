@@ -138,8 +138,28 @@ def test_activitynets_segments_are_clips_for_other_models(videos, data) -> None:
     assert rows == [
         ("a", 1.5, 2.0, (1,)), ("a", 0.2, 1.8, (2,)), ("a", 2.0, 4.0, (0,)),
     ]  # fmt: skip
+    assert {record.group for record in found.records} == {"a"}  # set aside together
     without = read_data(path, root=videos, class_names=["run", "swim"])
     assert [r.labels for r in without.records] == [(0,), (1,)] and not without.notes
+
+
+def test_wrong_segments_of_activitynets_form_are_left_out(videos, data) -> None:
+    """In either reading and when parts are looked for; those of another part are not told."""
+    good, bad = {"segment": [1, 2], "label": "run"}, {"segment": [3, 2], "label": "run"}
+    database = {
+        "a": {"subset": "training", "duration": 4.0, "annotations": [good, bad]},
+        "b": {"subset": "training", "duration": 3.0, "annotations": [bad]},
+        "c": {"subset": "validation", "duration": 4.0, "annotations": [bad, good]},
+    }
+    path = data(json.dumps({"database": database}), "net.json")
+    assert find_splits(path) == ("train", "val")
+    clips = read_data(path, root=videos)
+    assert clips.notes[0].startswith("2 segments left out or cut; the first: ")
+    assert [(Path(r.path).stem, r.start, r.end) for r in clips.records if r.labels == (1,)] == [
+        ("a", 1, 2)
+    ]
+    tracks = read_data(path, root=videos, per_frame=True)
+    assert [len(record.track.segments) for record in tracks.records] == [1, 0]
 
 
 def test_activitynet_names_files_v_identifier(videos, data, tmp_path) -> None:

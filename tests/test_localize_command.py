@@ -7,7 +7,9 @@ is asked of it than a layer called `features`.
 import csv
 import gzip
 import json
+import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -270,7 +272,7 @@ def test_a_plugins_model(data: Path, tmp_path: Path, monkeypatch) -> None:
         (["fit", "nowhere", "-m", "MODEL", "-o", "OUT"], 1, "no file or folder nowhere"),
         (["evaluate", "MODEL", "DATA"], 2, "gives one label for a clip"),
         (["evaluate", "RUN", "OTHER"], 1, "no class 'swim' in the classes of the model"),
-        (["evaluate", "RUN", "DATA", "--stream", "flow"], 1, "no stream 'flow'"),
+        (["evaluate", "RUN", "DATA", "--stream", "flow"], 2, "no stream 'flow'"),
         (["evaluate", "RUN", "DATA", "--tiou", "50"], 2, "is no list of overlaps"),
         (["evaluate", "RUN", "DATA", "--nms-tiou", "0"], 2, "tiou must be above 0"),
         (["evaluate", "STRANGE", "DATA"], 1, "the results name the classes swim"),
@@ -323,6 +325,33 @@ def test_what_is_not_there_counts_as_missed(data: Path, localizer: Path, tmp_pat
         "evaluate", tmp_path / "results.json", tmp_path / "a.json", "--json", "--tiou", "0.5"
     )
     assert json.loads(again.stdout)["metrics"]["map@0.50"] == first["metrics"]["map@0.50"]
+
+
+def test_a_segment_to_the_end_of_the_video(data: Path, localizer: Path, tmp_path: Path) -> None:
+    """An empty end is the video's; in a picture, too."""
+    path = tmp_path / "s.csv"
+    path.write_text("video,start,end,label\nv9,1,3,red\nv9,9,,blue\n")
+    common = ["evaluate", localizer, path, "--root", data, "-o", tmp_path, "--json"]
+    said = json.loads(run(*common, "--pictures", tmp_path / "p").stdout)
+    assert said["num_segments"] == 2 and (tmp_path / "p" / "v9.png").exists()
+    path.write_text(f"video,start,end,label\nv9,1,3,red\nv9,9,{SECONDS},blue\n")
+    assert json.loads(run(*common).stdout)["metrics"] == said["metrics"]
+    path.write_text("video,start,end,label\nv9,9,,blue\n")
+    refused = run("evaluate", tmp_path / "results.json", path, status=1)
+    assert "a segment of v9 goes to the end of the video" in " ".join(refused.stderr.split())
+
+
+def test_a_localizer_that_must_not_be_written(data: Path, localizer: Path, tmp_path: Path) -> None:
+    """Features are not kept then."""
+    copy = tmp_path / "copy"
+    shutil.copytree(localizer, copy, ignore=shutil.ignore_patterns("features"))
+    real = os.access
+    with pytest.MonkeyPatch.context() as patch:  # the superuser may write everywhere
+        patch.setattr(os, "access", lambda path, mode: Path(path) != copy and real(path, mode))
+        localization.evaluate(copy, data, verbose=False)
+    assert not (copy / "features").exists()
+    localization.evaluate(copy, data, verbose=False)
+    assert (copy / "features").is_dir()
 
 
 def test_results_with_other_names(data: Path, tmp_path: Path) -> None:

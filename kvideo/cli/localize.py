@@ -295,7 +295,6 @@ def predict(
     paths = videos_of(files)
     targets = Outputs(outputs, out_dir, video, videos, threshold, truth, paths)
     _prepare(model)
-    from kvideo.data.threads import default_workers
     from kvideo.data.untrimmed import video_name
     from kvideo.localization.sources import open_source
 
@@ -305,7 +304,7 @@ def predict(
         settings=_changes(suppression, tiou, most),
         precision=precision,
         batch_size=batch_size,
-        workers=workers or default_workers(),
+        workers=workers,
         decoder=decoder,
     )
     targets.read_truth(source.class_names)

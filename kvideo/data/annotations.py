@@ -42,6 +42,7 @@ from kvideo.data.over_time import (
     no_labels_over_time,
     read_label_files,
     require_labels_over_time,
+    without_faults,
 )
 from kvideo.data.parts import ALL, choose_part, split_files, split_folders, with_validation
 from kvideo.data.records import VideoRecord, VideoSet, mirrored_classes
@@ -200,7 +201,7 @@ class _Reader:
         """Parts by name: folders of class folders, or annotation files; empty: no parts."""
         if not self.is_folder:
             # A single file tells its parts by a column.
-            entries = parse(self._text(self.path), self.data)
+            entries = parse(self._text(self.path), self.data, allow_faults=True)
             found = sorted({entry.split for entry in entries if entry.split is not None})
             return with_validation({name: [self.path] for name in found})
         if (index := self._shards()) is not None:
@@ -268,16 +269,22 @@ class _Reader:
 
     def _read_files(self, files: list[str], split: str | None) -> VideoSet:
         entries: list[Entry] = []
-        faults: list[str] = []
+        notes: list[str] = []
         for file in files:
             name = self.data if file == self.path else file
             read = parse(self._text(file), name, allow_faults=True)
-            entries += choose_part(self._without_faults(read, faults), split, name)
+            if any(entry.over_time for entry in read):
+                read, found = without_faults(choose_part(read, split, name))
+                notes += found
+            else:
+                if wrong := next((entry.fault for entry in read if entry.fault), None):
+                    raise DataError(wrong)
+                read = choose_part(read, split, name)
+            entries += read
         if self.per_frame is None:
             self.per_frame = any(entry.over_time or label_file(entry) for entry in entries)
         if self.per_frame:
-            return self._read_over_time(files[0], entries, faults)
-        notes = list(faults)
+            return self._read_over_time(files[0], entries, notes)
         if any(entry.over_time for entry in entries):
             entries = self._clips_over_time(entries, notes)
         for entry in entries if self.require_labels else ():
@@ -319,19 +326,7 @@ class _Reader:
             )
         return clips
 
-    def _without_faults(self, entries: list[Entry], notes: list[str]) -> list[Entry]:
-        """Raises the first fault; of large sets of segments, as ActivityNet's, adds a note only."""
-        wrong = [entry.fault for entry in entries if entry.fault]
-        if not wrong:
-            return entries
-        if not any(entry.over_time for entry in entries):
-            raise DataError(wrong[0])
-        notes.append(f"{plural(len(wrong), 'segment')} left out; the first: {wrong[0]}")
-        return [entry for entry in entries if not entry.fault]
-
-    def _read_over_time(
-        self, file: str, entries: list[Entry], faults: Sequence[str] = ()
-    ) -> VideoSet:
+    def _read_over_time(self, file: str, entries: list[Entry], notes: list[str]) -> VideoSet:
         """One record for each video, with its labels over time."""
         read_label_files(entries, self._label_file)
         require_labels_over_time(entries, self.data)
@@ -340,7 +335,6 @@ class _Reader:
         else:
             locator = Locator(self.root, self.folders)
             paths = [find_whole_file(entry, locator) for entry in entries]
-        notes = list(faults)
         names = self._class_names(file, entries, notes)
         missing = self._missing(entries, paths, notes)
         records, names, more = build_records(

@@ -25,6 +25,7 @@ from kvideo.errors import DataError
 from kvideo.text import plural
 
 LABEL_FILE_ENDINGS = (".txt",)
+_AMBIGUOUS = ("ambiguous", "-1")  # THUMOS14's class of what nobody is to be judged by
 _NOTHING_KNOWN = "-1"  # in a file of frame labels
 _SHORTEST_BACKGROUND = 1.0  # seconds, of a clip of nothing
 
@@ -99,8 +100,45 @@ def check_match(model_name: str, per_frame_model: bool, source: str, per_frame_d
         )
 
 
+def without_faults(entries: Sequence[Entry], keep: bool = False) -> tuple[list[Entry], list[str]]:
+    """Segments of untrimmed videos without those that are none, and notes about these.
+
+    A segment that begins before its video is cut; one that is over by then, or ends before it
+    starts, is left out, and so is THUMOS14's class Ambiguous. A video of which every segment is
+    left out stays, as one in which nothing happens.
+
+    Args:
+        entries: of an annotation.
+        keep: whether segments stay that nothing can find; official evaluations count them.
+    """
+    notes, result, faults, ambiguous = [], [], [], 0
+    for entry in entries:
+        nothing = dataclasses.replace(entry, labels=(), label_text="", start=None, end=None)
+        if entry.fault and not entry.labels and entry.start is None and entry.end is None:
+            result.append(nothing)  # a row that only names a video in which nothing happens
+        elif entry.labels and entry.labels[0].lower() in _AMBIGUOUS:
+            ambiguous += 1
+            result.append(nothing)
+        elif (entry.start or 0) < 0 < (entry.end or 0) and entry.labels:
+            faults.append(entry.fault)
+            result.append(dataclasses.replace(entry, start=0.0))
+        elif entry.fault:
+            faults.append(entry.fault)
+            result.append(entry if keep and entry.labels else nothing)
+        else:
+            result.append(entry)
+    if faults:
+        what = "counted, though nothing can find it" if keep else "left out or cut"
+        notes.append(f"{plural(len(faults), 'segment')} {what}; the first: {faults[0]}")
+    if ambiguous:
+        notes.append(f"{plural(ambiguous, 'segment')} of the class Ambiguous left out.")
+    return result, notes
+
+
 def clips_of(entries: Sequence[Entry], background: bool) -> list[Entry]:
     """The segments of untrimmed videos as clips of their own, for a model of clips.
+
+    Those of one video are a group, which stays together when a part is set aside.
 
     Args:
         entries: of an annotation in ActivityNet's form.
@@ -109,13 +147,15 @@ def clips_of(entries: Sequence[Entry], background: bool) -> list[Entry]:
     clips: list[Entry] = []
     videos: dict[str, list[Entry]] = {}
     for entry in entries:
-        videos.setdefault(entry.path, []).append(entry)
+        grouped = dataclasses.replace(entry, group=entry.group or entry.path)
+        videos.setdefault(entry.path, []).append(grouped)
     for rows in videos.values():
-        clips += [row for row in rows if row.labels]
+        labelled = [row for row in rows if row.labels]
+        clips += labelled
         if not background:
             continue
         ends = [0.0]
-        for row in sorted((row for row in rows if row.labels), key=lambda row: row.start or 0.0):
+        for row in sorted(labelled, key=lambda row: row.start or 0.0):
             clips += _gap(row, ends[-1], row.start or 0.0)
             ends.append(max(ends[-1], float("inf") if row.end is None else row.end))
         clips += _gap(rows[0], ends[-1], rows[0].duration or 0.0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kvideo.data.class_names import (
@@ -33,13 +33,13 @@ from kvideo.data.listing import (
     join,
     looks_like_video,
 )
+from kvideo.data.over_time import without_faults
 from kvideo.data.parts import ALL, choose_part
 from kvideo.data.records import VideoRecord, VideoSet
 from kvideo.data.tracks import SLACK, Segment
 from kvideo.errors import DataError, UsageError
 from kvideo.text import enumerate_words, plural
 
-AMBIGUOUS = ("ambiguous", "-1")  # THUMOS14's class of what nobody is to be judged by
 _FILES = ("annotations.json", "annotations.csv", "segments.json", "segments.csv")
 _TEST_PARTS = ("test", "val")
 _NAMED = 3  # examples in a note
@@ -94,12 +94,6 @@ class UntrimmedSet:
         paths = dict.fromkeys(video.path for video in self.videos if video.path is not None)
         return VideoSet(tuple(VideoRecord(path) for path in paths), (), source=self.source)
 
-    def select(self, names: Iterable[str]) -> UntrimmedSet:
-        """Only the videos of these names."""
-        wanted = set(names)
-        kept = tuple(video for video in self.videos if video.name in wanted)
-        return dataclasses.replace(self, videos=kept)
-
 
 def read_untrimmed(
     data: str | os.PathLike[str],
@@ -145,7 +139,7 @@ def read_untrimmed(
     folder = absolute(root) if root is not None else os.path.dirname(absolute(files[0]))
     if root is not None and not is_url(folder) and not os.path.isdir(folder):
         raise DataError(f"there is no folder {os.fspath(root)}, which is to hold the videos.")
-    entries, notes = _without_faults(entries, keep_faults)
+    entries, notes = without_faults(entries, keep_faults)
     if not any(entry.labels for entry in entries):
         raise DataError(
             notes[0]
@@ -281,32 +275,6 @@ def _choose(
                 f"{name} has the parts {', '.join(sorted(map(str, found)))}: name one."
             )
     return choose_part(entries, split, name)
-
-
-def _without_faults(entries: list[Entry], keep: bool) -> tuple[list[Entry], list[str]]:
-    """A video of which every segment is left out is still one of the set's videos."""
-    notes, result, faults, ambiguous = [], [], [], 0
-    for entry in entries:
-        nothing = dataclasses.replace(entry, labels=(), start=None, end=None)
-        if entry.fault and not entry.labels and entry.start is None and entry.end is None:
-            result.append(nothing)  # a row that only names a video in which nothing happens
-        elif entry.labels and entry.labels[0].lower() in AMBIGUOUS:
-            ambiguous += 1
-            result.append(nothing)
-        elif (entry.start or 0) < 0 < (entry.end or 0) and entry.labels:
-            faults.append(entry.fault)
-            result.append(dataclasses.replace(entry, start=0.0))
-        elif entry.fault:
-            faults.append(entry.fault)
-            result.append(entry if keep and entry.labels else nothing)
-        else:
-            result.append(entry)
-    if faults:
-        what = "counted, though nothing can find it" if keep else "left out or cut"
-        notes.append(f"{plural(len(faults), 'segment')} {what}; the first: {faults[0]}")
-    if ambiguous:
-        notes.append(f"{plural(ambiguous, 'segment')} of the class Ambiguous left out.")
-    return result, notes
 
 
 def _require_times(entries: list[Entry], name: str) -> None:

@@ -18,6 +18,9 @@ from kvideo.data.threads import ordered_map
 from kvideo.data.tracks import UNLABELLED
 from kvideo.errors import DecodeError
 
+# From a span and a clip to the `times` and `firsts` of a `Cover`.
+CoverSpan = Callable[[tuple[float, float], ClipSpec], tuple[np.ndarray, np.ndarray]]
+
 _BLOCK = 16  # clips decoded at once, at most
 _BLOCK_BYTES = 64 * 2**20
 _MAX_AHEAD_BYTES = 256 * 2**20
@@ -102,7 +105,7 @@ def _blocks(
     records: Sequence[VideoRecord],
     reader: ClipReader,
     workers: int,
-    cover_span: Callable[[tuple[float, float], ClipSpec], tuple[np.ndarray, np.ndarray]],
+    cover_span: CoverSpan,
 ) -> Generator[Block, None, None]:
     clip_bytes = int(np.prod(reader.spec.shape))
     size = max(1, min(_BLOCK, _BLOCK_BYTES // clip_bytes))
@@ -136,7 +139,7 @@ def _plan(
     index: int,
     record: VideoRecord,
     reader: ClipReader,
-    cover_span: Callable[[tuple[float, float], ClipSpec], tuple[np.ndarray, np.ndarray]],
+    cover_span: CoverSpan,
 ) -> Block:
     try:
         first, last, track = reader.span(record)

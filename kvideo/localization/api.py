@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from kvideo.data.threads import default_workers
 from kvideo.data.untrimmed import UntrimmedSet, read_untrimmed, video_name
 from kvideo.errors import DataError, UsageError
 from kvideo.files import check_writable, make_folder, write_text_atomic
@@ -87,7 +86,7 @@ def evaluate(
             keep=True,
             precision=precision,
             batch_size=batch_size,
-            workers=workers or default_workers(),
+            workers=workers,
             decoder=decoder,
         )
     truth = data
@@ -181,7 +180,7 @@ def predict(
         settings=settings,
         precision=precision,
         batch_size=batch_size,
-        workers=workers or default_workers(),
+        workers=workers,
         decoder=decoder,
     )
     return source.localize([(video_name(path), path) for path in paths])

@@ -129,12 +129,15 @@ def picture(
     from kvideo.report.segments_plot import segments_png
 
     known = None if truth is None else truth.get(found.name)
-    ends = [*(s.end for s in found.segments), *(end for _, end, _ in known or ()), 0.0]
+    duration = found.duration
+    if not math.isfinite(duration):
+        ends = [*(s.end for s in found.segments), *(end for _, end, _ in known or ())]
+        duration = max((end for end in ends if math.isfinite(end)), default=1.0)
     return segments_png(
         [(s.start, s.end, s.label, s.score) for s in found.above(threshold)],
         class_names,
-        duration=found.duration if math.isfinite(found.duration) else max(ends),
-        truth=None if known is None else [(*segment, None) for segment in known],
+        duration=duration,
+        truth=None if known is None else [(a, min(b, duration), c, None) for a, b, c in known],
         title=os.path.basename(found.path) or found.name,
     )
 

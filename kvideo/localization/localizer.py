@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kvideo import __version__
-from kvideo.errors import ModelFileError
+from kvideo.errors import ModelFileError, UnknownNameError
 from kvideo.files import atomic_path, make_folder, write_text_atomic
 from kvideo.localization.detection import Detections, DetectionSettings, detect
 from kvideo.localization.index import FORMAT, INDEX, index_file, read_index
@@ -80,12 +80,12 @@ class Localizer:
         """The same with one stream alone.
 
         Raises:
-            ModelFileError: it has no stream of that name.
+            UnknownNameError: it has no stream of that name.
         """
         chosen = tuple(stream for stream in self.streams if stream.name == name)
         if not chosen:
             known = ", ".join(stream.name for stream in self.streams)
-            raise ModelFileError(f"this localizer has no stream {name!r}; it has {known}.")
+            raise UnknownNameError(f"this localizer has no stream {name!r}; it has {known}.")
         return dataclasses.replace(self, streams=chosen)
 
     def save(self, folder: str | os.PathLike[str]) -> None:

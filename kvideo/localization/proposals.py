@@ -27,7 +27,7 @@ from kvideo.models.tal_net import (
 
 Floats = NDArray[np.floating]
 
-_BEFORE_NMS = 2000  # anchors a thousand steps of which no more is looked at
+_BEFORE_NMS = 2000  # most anchors of a thousand steps that go into suppression
 _NMS = 0.7  # Chao et al. 2018
 _SHORTEST = 0.1  # steps
 

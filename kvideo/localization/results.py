@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,8 @@ import numpy as np
 
 from kvideo import __version__
 from kvideo.data.entries import short
-from kvideo.data.untrimmed import UntrimmedSet
+from kvideo.data.tracks import Segment
+from kvideo.data.untrimmed import UntrimmedSet, UntrimmedVideo
 from kvideo.errors import DataError
 from kvideo.localization.metrics import (
     DetectionScores,
@@ -227,11 +229,13 @@ def summarize_localizations(
         details: how the figures were made.
 
     Raises:
-        DataError: there is no true segment.
+        DataError: there is no true segment, or one goes to the end of a video of which nobody
+            knows how long it is.
     """
     names = truth.class_names
+    durations = {each.name: each.duration for each in localizations if each.error is None}
     rows = [
-        (video.name, segment.start, segment.end, names[segment.label])
+        (video.name, segment.start, _end(segment, video, durations), names[segment.label])
         for video in truth.videos
         for segment in video.segments
     ]
@@ -255,6 +259,21 @@ def summarize_localizations(
         tuple(map(str, scores.classes)), len(truth), len(rows), scores, recall,
         tuple(localizations), truth, facts,
     )  # fmt: skip
+
+
+def _end(segment: Segment, video: UntrimmedVideo, durations: Mapping[str, float]) -> float:
+    """The segment's end; of one that goes to the video's end, that."""
+    if math.isfinite(segment.end):
+        return segment.end
+    duration = durations.get(video.name, float("nan"))
+    if not math.isfinite(duration):
+        duration = video.duration if video.duration is not None else duration
+    if not math.isfinite(duration):
+        raise DataError(
+            f"a segment of {video.name} goes to the end of the video, but how long that is is not "
+            "known; give it an end."
+        )
+    return max(duration, segment.start)
 
 
 def _columns(rows: Sequence[tuple], count: int = 0) -> list[np.ndarray]:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kvideo.data.pipeline import clip_reader
 from kvideo.data.records import VideoRecord
+from kvideo.data.threads import default_workers
 from kvideo.data.windows import iterate_blocks
 from kvideo.errors import UsageError
 from kvideo.files import cache_folder, temporary_folder
 from kvideo.inference import Predictor
 from kvideo.localization.detection import Detections, DetectionSettings
 from kvideo.localization.grouping import group
-from kvideo.localization.index import is_localizer
+from kvideo.localization.index import index_file, is_localizer
 from kvideo.localization.localizer import Localizer, Stream, load_localizer
 from kvideo.localization.results import FoundSegment, Localization
 from kvideo.localization.streams import Reading, Rows, keep_features, pass_features
@@ -55,7 +56,7 @@ def open_source(
     keep: bool = False,
     precision: str = "float32",
     batch_size: int = 8,
-    workers: int = 2,
+    workers: int | None = None,
     decoder: str = "pyav",
 ) -> Source:
     """The source that a model is.
@@ -64,10 +65,11 @@ def open_source(
         model: a `Localizer` or its folder; a model with a label for each frame, or its file.
         stream: of a localizer, the only one to be used.
         settings: changes to `DetectionSettings`.
-        keep: whether features are kept in the localizer's folder, and found again.
+        keep: whether features are kept in the localizer's folder, if it may be written to, and
+            found again.
         precision: `"float32"`, `"bfloat16"` or `"auto"`.
         batch_size: most clips that are run at once.
-        workers: decoding threads.
+        workers: decoding threads; by default as many as processors.
         decoder: the name of a `kvideo.decoders` entry point.
 
     Raises:
@@ -79,11 +81,13 @@ def open_source(
     chosen, features = choose_precision(precision), None
     if isinstance(model, str | os.PathLike):
         if is_localizer(model):
-            features = Path(model) / "features" if keep else None
+            folder = index_file(model).parent
+            features = folder / "features" if keep and os.access(folder, os.W_OK) else None
             model = load_localizer(model, precision=chosen)
         else:
             model = load_model(model, precision=chosen)
-    reading = Reading("features", 1.0, batch_size, workers, decoder, chosen)
+    threads = workers or default_workers()
+    reading = Reading("features", 1.0, batch_size, threads, decoder, chosen)
     if isinstance(model, Localizer):
         localizer = model if stream is None else model.only(stream)
         changed = _changed(localizer.settings, settings)
