@@ -17,7 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the processor
 ROOT = Path(__file__).resolve().parent.parent
 
 
-LARGE = 2 * 2**30
+GROWTH = 2**30  # bytes; to look for garbage takes seconds once there have been many models
 
 # What `kvideo.fit` needs to train a tiny model on tiny videos in a second.
 TINY_RUN = {
@@ -38,13 +38,17 @@ def same_weights_every_time():
         keras.utils.set_random_seed(0)
 
 
+_kept = [GROWTH]  # bytes that the last look for garbage left
+
+
 @pytest.fixture(autouse=True)
 def free_memory():
     """Models are cycles of references: many large ones would wait long for the collector."""
     yield
-    if _resident_bytes() > LARGE:
+    if _resident_bytes() > _kept[-1] + GROWTH:
         gc.collect()
         _give_back()
+        _kept[-1] = _resident_bytes()
 
 
 def _resident_bytes() -> int:
