@@ -99,6 +99,11 @@ def box_iou(one: ArrayLike, two: ArrayLike) -> Floats:
     return _iou(a, b)
 
 
+def paired_iou(one: ArrayLike, two: ArrayLike) -> Floats:
+    """The IoU of boxes (N, 4) with boxes (N, 4), one by one, (N,)."""
+    return _iou(np.asarray(one, np.float64), np.asarray(two, np.float64))
+
+
 def frame_scores(
     truth: Boxes,
     predictions: Boxes,
