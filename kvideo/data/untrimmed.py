@@ -335,18 +335,23 @@ def _find(entries: list[Entry], root: str, folders: Folders) -> dict[str, str | 
     found: dict[str, str | None] = {}
     for entry in entries:
         if entry.path not in found:
-            found[entry.path] = _file_of(entry, locator)
+            found[entry.path] = find_video(entry.path, locator, entry.where)
     return found
 
 
-def _file_of(entry: Entry, locator: Locator) -> str | None:
-    if path := locator.find(entry.path) or locator.find_ending(entry.path):
+def find_video(name: str, locator: Locator, where: str) -> str | None:
+    """The file of a path, with or without an ending, or else of that name at any depth.
+
+    Raises:
+        DataError: several files have that name.
+    """
+    if path := locator.find(name) or locator.find_ending(name):
         return path
-    name = video_name(entry.path)
-    several = locator.find_stems(name) or locator.find_stems(f"v_{name}")
+    stem = video_name(name)
+    several = locator.find_stems(stem) or locator.find_stems(f"v_{stem}")
     if len(several) > 1:
         raise DataError(
-            f"{entry.where}: several files are called {name}: {enumerate_words(several, 3)}. Name "
-            "one by its path."
+            f"{where}: several files are called {stem}: {enumerate_words(several, 3)}. Name one by "
+            "its path."
         )
     return several[0] if several else None

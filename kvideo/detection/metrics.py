@@ -63,8 +63,10 @@ class Boxes:
 
     def select(self, rows: NDArray) -> Boxes:
         """Only some of the rows."""
-        columns = (getattr(self, field.name) for field in dataclasses.fields(self))
-        return Boxes(*(None if column is None else column[rows] for column in columns))
+        scores = None if self.scores is None else self.scores[rows]
+        return Boxes(
+            self.videos[rows], self.times[rows], self.boxes[rows], self.labels[rows], scores
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -127,9 +127,9 @@ def link(
             if own is not None:
                 free[own] = False
                 _append(tube, place, own, boxes, scores, actions)
-        for own in np.flatnonzero(free):
+        for left in np.flatnonzero(free).tolist():
             running.append(_Open([], [], [], []))
-            _append(running[-1], place, int(own), boxes, scores, actions)
+            _append(running[-1], place, left, boxes, scores, actions)
         ended += [tube for tube in running if place - tube.places[-1] > how.gap]
         running = [tube for tube in running if place - tube.places[-1] <= how.gap]
     tubes = [
