@@ -101,6 +101,7 @@ class ModelInfo:
             finds that out.
         members: of a late fusion, the models that it is made of, each with clips of its own; then
             `clip_spec`, `views` and `builder` are those of the first.
+        detector: an `actor_detector` on that builder's model.
     """
 
     clip_spec: ClipSpec
@@ -110,6 +111,7 @@ class ModelInfo:
     builder: BuilderInfo | None = None
     per_frame: bool = False
     members: tuple[Member, ...] = ()
+    detector: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -121,6 +123,7 @@ class ModelInfo:
             "multi_label": self.multi_label,
             "per_frame": self.per_frame,
             "members": [member.to_json() for member in self.members],
+            "detector": self.detector,
         }
 
     @classmethod
@@ -144,6 +147,7 @@ class ModelInfo:
             builder=first.builder,
             per_frame=values.get("per_frame", False),
             members=tuple(Member.from_json(member) for member in values.get("members", ())),
+            detector=values.get("detector", False),
         )
 
 
@@ -182,11 +186,15 @@ def model_info(model: keras.Model | str | os.PathLike[str]) -> ModelInfo:
 
 
 def check_single(info: ModelInfo, what: str) -> None:
-    """Refuses a late fusion where one model with one kind of clip is needed.
+    """Refuses a detector, and a late fusion where one model with one kind of clip is needed.
 
     Raises:
         UsageError: it is one; the message begins with `what`.
     """
+    if info.detector:
+        raise UsageError(
+            f"{what} a classifier; this is an actor detector, which `kvideo detect` works with."
+        )
     if info.members:
         raise UsageError(
             f"{what} a single model; this is a fusion of {len(info.members)}. Name one of them."
@@ -210,16 +218,26 @@ def save_model(
     if Path(path).suffix != ".keras":
         raise UsageError(f"a model file's name ends in .keras; {path} does not.")
     info = info or model_info(model)
-    num_outputs = model.output_shape[-1]
+    logits = _logits_shape(model)
+    num_outputs = logits[-1]
     if num_outputs != len(info.class_names):
         raise UsageError(
             f"the model has {num_outputs} outputs, but {len(info.class_names)} class names came."
         )
-    info = dataclasses.replace(info, per_frame=len(model.output_shape) == 3)
+    info = dataclasses.replace(
+        info,
+        per_frame=len(logits) == 3 and not info.detector,
+    )
     with atomic_path(path) as temporary:
         model.save(temporary)
         _finish_archive(temporary, info)
     model.kvideo_info = info
+
+
+def _logits_shape(model: keras.Model) -> tuple[int | None, ...]:
+    """The shape of the output that has a number for each class; of several that called logits."""
+    outputs = model.output
+    return tuple(outputs["logits"].shape if isinstance(outputs, dict) else model.output_shape)
 
 
 def _finish_archive(path: Path, info: ModelInfo) -> None:

@@ -17,6 +17,7 @@ from kvideo.data.annotations import VideoRecord
 from kvideo.data.clip_flow import ClipFlow
 from kvideo.data.decode import Pictures
 from kvideo.data.sampling import (
+    BEFORE_END,
     Augmentation,
     Window,
     clip_span,
@@ -225,6 +226,42 @@ class ClipReader:
                     reader, record, times, window.size, window.crop, end, cover=True
                 )
                 yield self._placed(frames, window)
+
+    def clips_with_keyframes(
+        self,
+        record: VideoRecord,
+        moments: np.ndarray,
+        window_of: Callable[[tuple[int, int]], Window],
+    ) -> tuple[np.ndarray, Window]:
+        """Clips whose frame T // 2 is that at given moments.
+
+        Where a clip would begin before the video or go on after it, the first or the last frame is
+        held; a clip of flow is moved inwards instead.
+
+        Args:
+            record: of the video.
+            moments: (N,) seconds, rising.
+            window_of: chooses the part of a picture of (height, width).
+
+        Returns:
+            (N, T, H, W, C), and the part.
+
+        Raises:
+            DecodeError: the video gives no frames, or ends before one of the moments.
+        """
+        spec = self.spec
+        with self._open(record) as reader:
+            span = self._span(record, reader.info.duration)
+            if (beyond := moments[moments > span[1]]).size:
+                reason = f"{beyond[0]:g} s is asked for, but it lasts {span[1]:.2f} s"
+                raise DecodeError(record.path, "too_short", reason)
+            offsets = (np.arange(spec.num_frames) - spec.num_frames // 2) / spec.frame_rate
+            times = np.clip(moments[:, None] + offsets, span[0], max(span[0], span[1] - BEFORE_END))
+            window = window_of((reader.info.height, reader.info.width))
+            frames = self._read(
+                reader, record, self._times(times, span), window.size, window.crop, span[1]
+            )
+        return self._placed(frames, window), window
 
     def span(self, record: VideoRecord) -> tuple[float, float, LabelTrack | None]:
         """Beginning and end of a record in seconds, and its labels over time.

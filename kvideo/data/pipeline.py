@@ -78,12 +78,11 @@ def batches(
         full: whether all batches will be full.
     """
     shape, dtype = clips.element
-    label_spec = _label_spec(clips.videos, clips.reader.spec)
     dataset = tf.data.Dataset.from_generator(
         lambda: clips.epoch(*begin()),
         output_signature=(
             tf.TensorSpec(shape, dtype),
-            label_spec,
+            tf.TensorSpec(*clips.label_element),
             tf.TensorSpec((2,), tf.int32),
         ),
     )
@@ -174,14 +173,6 @@ class VideoSource:
         if rows not in self._datasets:
             self._datasets[rows] = batches(self.clips, rows, lambda: self._next[rows], full=True)
         return self._datasets[rows]
-
-
-def _label_spec(videos: VideoSet, spec: ClipSpec) -> tf.TensorSpec:
-    if videos.per_frame:
-        return tf.TensorSpec((spec.num_frames,), tf.int32)
-    if videos.multi_label:
-        return tf.TensorSpec((len(videos.class_names),), tf.float32)
-    return tf.TensorSpec((), tf.int32)
 
 
 def clip_dataset(

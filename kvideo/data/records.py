@@ -36,6 +36,12 @@ class VideoRecord:
     group: str | None = None
     track: LabelTrack | None = None
 
+    def identity(self) -> tuple:
+        """What makes it this record, but not where its file lies."""
+        name = os.path.basename(self.path)
+        facts = (name, self.labels, self.start, self.end)
+        return facts if self.track is None else (*facts, self.track)
+
 
 @dataclasses.dataclass(frozen=True)
 class VideoSet:
@@ -129,10 +135,7 @@ def fingerprint(videos: VideoSet) -> str:
     """Identifies records and labels, but not where the files lie."""
     digest = hashlib.sha256(repr(videos.class_names).encode())
     for record in videos.records:
-        name = os.path.basename(record.path)
-        digest.update(repr((name, record.labels, record.start, record.end)).encode())
-        if record.track is not None:
-            digest.update(repr(record.track).encode())
+        digest.update(repr(record.identity()).encode())
     return digest.hexdigest()
 
 

@@ -59,6 +59,15 @@ class TrainingClips:
         return self.reader.spec.shape, self.reader.spec.dtype
 
     @property
+    def label_element(self) -> tuple[tuple[int, ...], str]:
+        """Shape and type of a clip's label, see `epoch`."""
+        if self.videos.per_frame:
+            return (self.reader.spec.num_frames,), "int32"
+        if self.videos.multi_label:
+            return (len(self.videos.class_names),), "float32"
+        return (), "int32"
+
+    @property
     def modality(self) -> str | None:
         """What the elements show, so that they can be augmented; None: they are no pictures."""
         return self.reader.spec.modality

@@ -56,6 +56,7 @@ def conv_unit(
     name: str,
     strides: Sizes = 1,
     padding: str = "same",
+    dilation: Sizes = 1,
     norm: Norm | None = NORM,
     zero_scale: bool = False,
     activation: str | None = "relu",
@@ -73,6 +74,8 @@ def conv_unit(
         padding: `"same"` (as TensorFlow), `"valid"`, or `"half"`: kernel // 2 zeros on both
             sides, as PyTorch's models have it. These differ from "same" where the stride is 2 and
             the size even; a layer `name_pad` makes them then.
+        dilation: steps from one element of the kernel to the next, as `kernel_size`; only with
+            strides of 1.
         norm: the batch norm that follows, or None.
         zero_scale: whether its scale begins at 0; see `batch_norm`.
         activation: a Keras activation's name, or None.
@@ -86,6 +89,7 @@ def conv_unit(
         kernel_size,
         strides=strides,
         padding=padding,
+        dilation_rate=dilation,
         use_bias=norm is None,
         kernel_initializer="he_normal",
         name=name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -30,11 +30,32 @@ class Stage:
         kernel_t: temporal size of each block's first convolution, cycled over the blocks.
         stride: of height and width, in the first block.
         stride_t: of time, likewise.
+        dilation: of the 3×3 convolutions, in all blocks.
     """
 
     kernel_t: tuple[int, ...]
     stride: int = 2
     stride_t: int = 1
+    dilation: int = 1
+
+
+Stages = tuple[Stage, Stage, Stage, Stage]
+OUTPUT_STRIDES = (32, 16)
+
+
+def with_output_stride(stages: Stages, output_stride: int) -> Stages:
+    """res2 to res5 for a map of so many pixels a cell; 16: res5 has holes in place of a stride.
+
+    Weights fit as they are. So detectors see twice as many cells a side (Feichtenhofer et al.
+    2019, section 5; as in PySlowFast, all of res5's 3×3 convolutions have the holes).
+
+    Raises:
+        UsageError: another number than 16 or 32.
+    """
+    check_choice("output_stride", output_stride, OUTPUT_STRIDES)
+    if output_stride == 32:
+        return stages
+    return (*stages[:3], replace(stages[3], stride=1, dilation=2))
 
 
 @dataclass(frozen=True)
@@ -142,7 +163,8 @@ def residual_stage(
         name = f"{prefix}res{number}_{block}"
         strides = (stage.stride_t, stage.stride, stage.stride) if block == 0 else (1, 1, 1)
         kernel_t = stage.kernel_t[block % len(stage.kernel_t)]
-        x = _bottleneck(x, width, kernel_t, strides, blocks, blocks.drop_rate(number, block), name)
+        drop_path = blocks.drop_rate(number, block)
+        x = _bottleneck(x, width, kernel_t, strides, stage.dilation, blocks, drop_path, name)
         if block in blocks.nonlocal_blocks.get(number, ()):
             inner = check_count("nonlocal width", width * EXPANSION // 2)
             x = NonLocalBlock3D(inner, mode=blocks.nonlocal_mode, name=f"{name}_nonlocal")(x)
@@ -154,6 +176,7 @@ def _bottleneck(
     width: int,
     kernel_t: int,
     strides: tuple[int, int, int],
+    dilation: int,
     blocks: Blocks,
     drop_path: float,
     name: str,
@@ -170,7 +193,15 @@ def _bottleneck(
         over_time, strides = (strides[0], 1, 1), (1, *strides[1:])
         y = conv_unit(y, width, (3, 1, 1), strides=over_time, name=f"{name}_b_t", padding="half")
     last = f"{name}_b_xy" if blocks.separate else f"{name}_b"
-    y = conv_unit(y, width, (1, 3, 3), strides=strides, name=last, padding="half")
+    y = conv_unit(
+        y,
+        width,
+        (1, 3, 3),
+        strides=strides,
+        name=last,
+        padding="half",
+        dilation=(1, dilation, dilation),
+    )
     y = conv_unit(
         y,
         outputs,

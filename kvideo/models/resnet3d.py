@@ -18,10 +18,12 @@ from kvideo.models.bottleneck import (
     Blocks,
     NonLocal,
     Stage,
+    Stages,
     check_depth,
     check_drop_path,
     check_nonlocal,
     residual_stage,
+    with_output_stride,
 )
 from kvideo.models.classifier import (
     check_count,
@@ -56,7 +58,7 @@ class ResNet3D:
     """
 
     stem_kernel_t: int
-    stages: tuple[Stage, Stage, Stage, Stage]
+    stages: Stages
     stem_pool: bool = True
     res2_pool: bool = False
     separate: bool = False
@@ -170,6 +172,7 @@ def slow(
     drop_path: float = 0.0,
     dropout: float = 0.5,
     head_window: Sequence[int] | None = None,
+    output_stride: int = 32,
     name: str = "slow",
 ) -> keras.Model:
     """The slow pathway of SlowFast alone, 8×8 (Feichtenhofer et al. 2019, table 1).
@@ -202,6 +205,8 @@ def slow(
         dropout: before the last layer.
         head_window: (T, H, W) of a window whose averages, one step apart, are averaged, as some
             publishers do on pictures larger than 224; by default the plain average.
+        output_stride: pixels a cell of `feature_map`: 32; or 16, for detection: res5 then has a
+            dilation of 2 in place of its stride.
         name: the model's name.
 
     Returns:
@@ -225,6 +230,7 @@ def slow(
         drop_path=drop_path,
         dropout=dropout,
         head_window=head_window,
+        output_stride=output_stride,
         name=name,
     )
 
@@ -292,6 +298,7 @@ def _resnet3d(
     drop_path: float = 0.0,
     dropout: float = 0.5,
     head_window: Sequence[int] | None = None,
+    output_stride: int = 32,
 ) -> keras.Model:
     """The network of a table."""
     _, weights_file = check_weights(weights, family=RESNET3D)
@@ -309,7 +316,8 @@ def _resnet3d(
     x = conv_unit(x, stem_filters, kernel, strides=(1, 2, 2), name="stem", padding="half")
     if table.stem_pool:
         x = max_pool(x, (1, 3, 3), strides=(1, 2, 2), name="stem_pool")
-    for number, stage in enumerate(table.stages, start=FIRST_STAGE):
+    stages = with_output_stride(table.stages, output_stride)
+    for number, stage in enumerate(stages, start=FIRST_STAGE):
         width = stem_filters * 2 ** (number - FIRST_STAGE)
         x = residual_stage(x, number, stage, width, blocks)
         if number == FIRST_STAGE and table.res2_pool:

@@ -17,10 +17,12 @@ from kvideo.models.bottleneck import (
     Blocks,
     NonLocal,
     Stage,
+    Stages,
     check_depth,
     check_drop_path,
     check_nonlocal,
     residual_stage,
+    with_output_stride,
 )
 from kvideo.models.classifier import (
     check_count,
@@ -46,7 +48,7 @@ class Pathway:
 
     name: str
     stem_kernel_t: int
-    stages: tuple[Stage, Stage, Stage, Stage]
+    stages: Stages
 
 
 SLOW = Pathway("slow", 1, (Stage((1,), stride=1), Stage((1,)), Stage((3,)), Stage((3,))))
@@ -80,6 +82,7 @@ def slowfast(
     drop_path: float = 0.0,
     dropout: float = 0.5,
     head_window: Sequence[int] | None = None,
+    output_stride: int = 32,
     name: str = "slowfast",
 ) -> keras.Model:
     """SlowFast 8×8 on ResNet-50 (Feichtenhofer et al. 2019, table 1).
@@ -119,6 +122,7 @@ def slowfast(
         drop_path: stochastic depth; see `kvideo.layers.DropPath`.
         dropout: before the last layer.
         head_window: see `kvideo.models.slow`; T counts the slow pathway's frames.
+        output_stride: see `kvideo.models.slow`.
         name: the model's name.
 
     Returns:
@@ -160,6 +164,7 @@ def slowfast(
         return keras.layers.Concatenate(name=f"slow_{where}_fused")([slow_map, lateral])
 
     slow_table, fast_table = pathways
+    slow_stages, fast_stages = (with_output_stride(p.stages, output_stride) for p in pathways)
     slow_path = _stem(slow_path, slow_table, stem_filters)
     fast = _stem(fast, fast_table, fast_filters)
     slow_path = join(slow_path, fast, "stem")
@@ -168,13 +173,13 @@ def slowfast(
         slow_path = residual_stage(
             slow_path,
             number,
-            slow_table.stages[index],
+            slow_stages[index],
             stem_filters * growth,
             with_nonlocal,
             "slow_",
         )
         fast = residual_stage(
-            fast, number, fast_table.stages[index], fast_filters * growth, plain, "fast_"
+            fast, number, fast_stages[index], fast_filters * growth, plain, "fast_"
         )
         if index < 3:
             slow_path = join(slow_path, fast, f"res{number}")

@@ -63,23 +63,10 @@ def assemble(
         UnknownNameError, PluginLoadError: the model.
         ModelFileError: the weights.
     """
-    keras.utils.set_random_seed(experiment.seed)
-    if experiment.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    use_exact_statistics(experiment.deterministic)
-    precision = choose_precision(experiment.precision)
-    if experiment.precision == "auto" and experiment.deterministic:
-        precision = "float32"  # bfloat16 does not repeat to the bit everywhere
     cluster = cluster or Cluster()
-    strategy = cluster.strategy or choose_strategy(experiment.strategy)
+    strategy = set_up(experiment, cluster)
     with strategy.scope():
-        model, info = _model(experiment, videos, precision, say)
-        if experiment.precision == "auto" and not suits_precision(model, precision):
-            precision = "float32"
-            keras.utils.set_random_seed(experiment.seed)
-            # What there is to say of the weights has been said.
-            with contextlib.redirect_stderr(io.StringIO()):
-                model, info = _model(experiment, videos, precision, lambda line: None)
+        model, info, precision = build_classifier(experiment, videos, say)
         _check_output(model, experiment, videos, info.clip_spec)
         if experiment.freeze:
             say(f"{freeze_up_to(model, experiment.freeze)} layers are frozen.")
@@ -168,6 +155,35 @@ def assemble(
         head=head,
         callbacks=callbacks,
     )
+
+
+def set_up(experiment: Experiment, cluster: Cluster) -> tf.distribute.Strategy:
+    """Sets seeds and determinism for the process; gives the strategy."""
+    keras.utils.set_random_seed(experiment.seed)
+    if experiment.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    use_exact_statistics(experiment.deterministic)
+    return cluster.strategy or choose_strategy(experiment.strategy)
+
+
+def build_classifier(
+    experiment: Experiment, videos: VideoSet, say: Callable[[str], None]
+) -> tuple[keras.Model, ModelInfo, str]:
+    """The classifier of an experiment, what is to be saved with it, and its precision.
+
+    To be called in the strategy's scope.
+    """
+    precision = choose_precision(experiment.precision)
+    if experiment.precision == "auto" and experiment.deterministic:
+        precision = "float32"  # bfloat16 does not repeat to the bit everywhere
+    model, info = _model(experiment, videos, precision, say)
+    if experiment.precision == "auto" and not suits_precision(model, precision):
+        precision = "float32"
+        keras.utils.set_random_seed(experiment.seed)
+        # What there is to say of the weights has been said.
+        with contextlib.redirect_stderr(io.StringIO()):
+            model, info = _model(experiment, videos, precision, lambda line: None)
+    return model, info, precision
 
 
 def _shard_source(

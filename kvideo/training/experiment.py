@@ -109,6 +109,8 @@ class Experiment:
         checkpoint_minutes: how often to write a checkpoint inside an epoch.
         keep_checkpoints: how many of the last checkpoints to keep.
         data_service: address of a dispatcher of `kvideo serve-data`, whose workers read shards.
+        detector: settings of an actor detector on the model, see `kvideo.detection.fit`; `data` has
+            boxes then. None: the model itself is trained.
         tensorboard: `"all"`: figures, sample clips and confusion matrices; `"scalars"`: figures
             only; `"none"`: no files for TensorBoard.
 
@@ -180,6 +182,7 @@ class Experiment:
     keep_checkpoints: int = 2
     data_service: str | None = None
     tensorboard: str = "all"
+    detector: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name in PATHS:

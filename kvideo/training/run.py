@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvideo import __version__
 from kvideo.cluster import Cluster
-from kvideo.data.records import describe_videos
+from kvideo.data.records import VideoSet, describe_videos
 from kvideo.errors import KVideoError, UsageError
 from kvideo.files import make_folder, write_text_atomic
 from kvideo.hardware import cluster_addresses, import_tensorflow, join_cluster
@@ -115,22 +115,41 @@ def run(
     with cluster.together():
         if cluster.is_chief:
             chosen = _run_folder(experiment, resume, overwrite, auto_resume)
-        videos, validation = read_videos(experiment, say)
+        videos, validation = _reader_of(experiment)(experiment, say)
     if cluster.size == 1:
         with prepare():
             import_tensorflow()
     cluster.check_equal("the workers have different data", describe_videos(videos, validation))
     folder, resume = cluster.gather(chosen)[0]
     folder = Path(folder)
-    from kvideo.training.assembly import assemble
-
     experiment = absolute(experiment, folder)
+    assemble = _assembler_of(experiment)
     with assemble(experiment, videos, validation, folder, say, quiet, cluster, callbacks) as loop:
         _begin(loop, experiment, resume, say)
         state = loop.run()
         result = _result(loop, state)
     say(_closing_lines(result, validated=validation is not None))
     return result
+
+
+def _reader_of(experiment: Experiment) -> Callable[..., tuple[VideoSet, VideoSet | None]]:
+    """What reads an experiment's videos."""
+    if experiment.detector is None:
+        return read_videos
+    from kvideo.detection import reading
+
+    return reading.read_videos
+
+
+def _assembler_of(experiment: Experiment) -> Callable[..., AbstractContextManager[Loop]]:
+    """What makes an experiment's loop."""
+    if experiment.detector is None:
+        from kvideo.training import assembly
+
+        return assembly.assemble
+    from kvideo.detection import fitting
+
+    return fitting.assemble
 
 
 def _join(experiment: Experiment, prepare: Prepare) -> Cluster:

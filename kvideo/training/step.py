@@ -114,7 +114,7 @@ def compile_step(
                 network, gradients_of, (clips, targets), accumulate, variables
             )
         if clip_norm:
-            gradients = _clip(gradients, clip_norm, num_replicas)
+            gradients = clip_gradients(gradients, clip_norm, num_replicas)
         optimizer.apply(gradients, variables)
         return tf.concat([figures, [count, flag]], axis=0)
 
@@ -154,7 +154,7 @@ def _over_replicas(value: tf.Tensor, num_replicas: int) -> tf.Tensor:
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
-def _clip(gradients: list[tf.Tensor], limit: float, num_replicas: int) -> list[tf.Tensor]:
+def clip_gradients(gradients: list[tf.Tensor], limit: float, num_replicas: int) -> list[tf.Tensor]:
     """Gradients clipped by the norm of the whole (Pascanu et al. 2013), over all replicas."""
     context = tf.distribute.get_replica_context()
     if num_replicas > 1:

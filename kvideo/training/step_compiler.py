@@ -30,6 +30,7 @@ class StepCompiler:
         plan: the steps' batches.
         thawing: which layers are trained in which epoch; None: always the same.
         say: is told which layers come in.
+        compile_step: see `Loop`.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class StepCompiler:
         plan: StepPlan,
         thawing: Thawing | None,
         say: Callable[[str], None],
+        compile_step: Callable[..., Any] = compile_step,
     ) -> None:
         self._compile = functools.partial(
             compile_step,

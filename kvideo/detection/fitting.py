@@ -1,0 +1,139 @@
+"""From an experiment with a detector to the loop that trains it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kvideo.cluster import Cluster
+from kvideo.data.failures import Failures
+from kvideo.data.keyframes import KeyframeClips
+from kvideo.data.pipeline import VideoSource, clip_reader
+from kvideo.data.records import VideoSet, fingerprint
+from kvideo.data.threads import default_workers
+from kvideo.detection.detector import Detector
+from kvideo.detection.step import compile_detector_step
+from kvideo.detection.validation import DetectorValidation
+from kvideo.errors import UsageError
+from kvideo.models.actor_detector import actor_detector
+from kvideo.text import plural
+from kvideo.training.assembly import build_classifier, loop_options, set_up
+from kvideo.training.experiment import Experiment
+from kvideo.training.loop import Loop
+from kvideo.training.optimizers import make_optimizer
+from kvideo.training.videos import mirror_clips
+
+OF_MODEL = ("person_head", "filters", "context", "scene_attention", "dropout")
+OF_DATA = ("classes", "excluded", "val_excluded")
+# What an experiment may say of classifiers only, and its values that say nothing.
+_OF_CLASSIFIERS: dict[str, Any] = {
+    "label_smoothing": 0.0, "focal_gamma": 0.0, "class_weights": "none", "sampling": "random",
+    "distill": None, "mixup": 0.0, "cutmix": 0.0, "multigrid": False, "precise_bn": None,
+    "unfreeze_epochs": None, "data_service": None, "random_erasing": 0.0, "freeze": None,
+    "layer_decay": None, "remat": False, "bptt": None, "accumulate": 1, "quarantine": None,
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def assemble(
+    experiment: Experiment,
+    videos: VideoSet,
+    validation: VideoSet | None,
+    folder: Path,
+    say: Callable[[str], None],
+    quiet: bool,
+    cluster: Cluster | None = None,
+    callbacks: Sequence[Any] = (),
+) -> Iterator[Loop]:
+    """The loop of an experiment with a detector, ready to run.
+
+    Args:
+        experiment: with `detector` set.
+        videos: what `kvideo.data.keyframes.keyframes` gives.
+        validation: likewise, or None.
+        folder: the run's.
+        say: takes lines for a person.
+        quiet: no progress bar.
+        cluster: the processes that train together.
+        callbacks: see `Loop`.
+
+    Raises:
+        UsageError: a setting that suits classifiers only, or see `kvideo.training.assembly`.
+    """
+    settings = dict(experiment.detector or {})
+    check_settings(experiment)
+    if experiment.framing is None:
+        experiment = dataclasses.replace(experiment, framing="letterbox")
+    cluster = cluster or Cluster()
+    strategy = set_up(experiment, cluster)
+    with strategy.scope():
+        classifier, info, precision = build_classifier(experiment, videos, say)
+        options = {name: settings[name] for name in OF_MODEL if name in settings}
+        model = actor_detector(
+            classifier, len(videos.class_names), name=f"{classifier.name}_detector", **options
+        )
+        optimizer = make_optimizer(experiment, model)
+    info = dataclasses.replace(info, detector=True, multi_label=True)
+    spec = info.clip_spec
+    experiment.augmentation(flip=False).check(spec.modality)
+    reader = clip_reader(spec, experiment.decoder, keep_flow=True)
+    workers, failures = experiment.workers or default_workers(), Failures()
+    clips = KeyframeClips(
+        videos,
+        reader,
+        experiment.augmentation(flip=False),
+        experiment.seed,
+        workers,
+        strict=experiment.strict,
+        failures=failures,
+        repeats=experiment.repeats,
+        mirror=mirror_clips(experiment, videos),
+    )
+    validate = None
+    if validation is not None:
+        detector = Detector(model, batch_size=experiment.batch_size)
+        validate = DetectorValidation(detector, validation, reader, workers, failures, cluster)
+    height, width = spec.size
+    cells = model.get_layer("feature_map").output.shape[2:4]
+    say(
+        f"{model.name}: {model.count_params():,} parameters, clips of "
+        f"{plural(spec.num_frames, 'frame')} at {spec.frame_rate:g}/s, {height}×{width} "
+        f"({spec.framing}), a map of {cells[0]}×{cells[1]} cells, {precision}, "
+        f"{strategy.num_replicas_in_sync} device(s), "
+        + ("mirrored at random." if clips.mirror else "not mirrored.")
+    )
+    yield Loop(
+        model,
+        info,
+        VideoSource(clips),
+        optimizer,
+        strategy,
+        loop_options(experiment, clips.num_clips),
+        folder,
+        validate=validate,
+        fingerprint=fingerprint(videos),
+        say=say,
+        quiet=quiet,
+        cluster=cluster,
+        callbacks=callbacks,
+        compile_step=compile_detector_step,
+    )
+
+
+def check_settings(experiment: Experiment) -> None:
+    """Refuses what a detector has no use for.
+
+    Raises:
+        UsageError: such a setting is given, or an unknown one of the detector.
+    """
+    for name, default in _OF_CLASSIFIERS.items():
+        if getattr(experiment, name) != default:
+            raise UsageError(f"{name} is for classifiers; a detector is trained without.")
+    if unknown := sorted(set(experiment.detector or {}) - {*OF_MODEL, *OF_DATA}):
+        raise UsageError(f"a detector has no setting {unknown[0]!r}.")
+    for name in ("frozen_backbone", "output"):
+        if experiment.model_options.get(name):
+            raise UsageError(f"{name} is for classifiers; a detector is trained without.")
