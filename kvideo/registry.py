@@ -17,8 +17,13 @@ from typing import Any
 from kvideo.errors import PluginLoadError, UnknownNameError
 
 MODELS, DECODERS = "kvideo.models", "kvideo.decoders"
+PERSON_DETECTORS = "kvideo.person_detectors"
 _OURS = "kvideo"
-_KINDS = {MODELS: ("model", "`kvideo models`"), DECODERS: ("decoder", "`kvideo models --decoders`")}
+_KINDS = {
+    MODELS: ("model", "`kvideo models`"),
+    DECODERS: ("decoder", "`kvideo models --decoders`"),
+    PERSON_DETECTORS: ("person detector", "`kvideo models --person-detectors`"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,3 +120,16 @@ def get_decoder(name: str = "pyav") -> Callable[..., Any]:
         PluginLoadError: it cannot be imported.
     """
     return find(DECODERS, name).load()
+
+
+def get_person_detector(name: str) -> Callable[..., Any]:
+    """The person detector of that name: from pictures (N, H, W, 3) uint8 to boxes and scores.
+
+    It gives, for each picture, boxes (K, 4), x1, y1, x2, y2 as fractions of width and height, and
+    scores (K,) from 0 to 1.
+
+    Raises:
+        UnknownNameError: there is none.
+        PluginLoadError: it cannot be imported.
+    """
+    return find(PERSON_DETECTORS, name).load()

@@ -102,6 +102,8 @@ class ModelInfo:
         members: of a late fusion, the models that it is made of, each with clips of its own; then
             `clip_spec`, `views` and `builder` are those of the first.
         detector: an `actor_detector` on that builder's model.
+        class_numbers: of a detector: what stands for the classes in AVA's files; by default their
+            positions, from 1.
     """
 
     clip_spec: ClipSpec
@@ -112,6 +114,7 @@ class ModelInfo:
     per_frame: bool = False
     members: tuple[Member, ...] = ()
     detector: bool = False
+    class_numbers: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -124,6 +127,7 @@ class ModelInfo:
             "per_frame": self.per_frame,
             "members": [member.to_json() for member in self.members],
             "detector": self.detector,
+            "class_numbers": list(self.class_numbers),
         }
 
     @classmethod
@@ -148,6 +152,7 @@ class ModelInfo:
             per_frame=values.get("per_frame", False),
             members=tuple(Member.from_json(member) for member in values.get("members", ())),
             detector=values.get("detector", False),
+            class_numbers=tuple(values.get("class_numbers", ())),
         )
 
 

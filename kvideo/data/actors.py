@@ -16,7 +16,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from kvideo.data.class_names import ClassNames, numbered_classes, parse_class_names
+from kvideo.data.class_names import (
+    ClassNames,
+    given_class_names,
+    numbered_classes,
+    parse_class_names,
+)
 from kvideo.data.formats import Opener, read_text
 from kvideo.data.listing import Folders, ListDir, Locator, absolute
 from kvideo.data.untrimmed import find_video, note_of
@@ -32,6 +37,7 @@ _NAMES = {  # of columns in a header
     **{name: (name,) for name in ("x1", "y1", "x2", "y2")},
     "label": ("label", "action", "action_id", "class", "label_id"),
     "person": ("person", "person_id", "entity_id", "actor", "track"),
+    "score": ("score", "confidence"),
 }
 _ITEM = re.compile(r"(?:item|label)\s*\{(.*?)\}", re.S)
 _FIELD = re.compile(r"(\w+)\s*:\s*(?:\"((?:[^\"\\]|\\.)*)\"|'([^']*)'|(\S+))")
@@ -63,6 +69,7 @@ class ActorSet:
         frames: the actors of each annotated moment, by video and seconds, in order; perhaps none.
         paths: the file of each video; without those that are not there.
         class_names: names of the classes.
+        numbers: what stands for the classes in AVA's files.
         excluded: moments that do not count in a test.
         source: what was read, for messages.
         missing: videos whose file is not there.
@@ -72,6 +79,7 @@ class ActorSet:
     frames: dict[Frame, tuple[Actor, ...]]
     paths: dict[str, str]
     class_names: tuple[str, ...]
+    numbers: tuple[int, ...] = ()
     excluded: frozenset[Frame] = frozenset()
     source: str = ""
     missing: tuple[str, ...] = ()
@@ -130,7 +138,7 @@ def read_actors(
     source = os.fspath(data)
     if not os.path.isfile(source) and "://" not in source:
         raise DataError(f"there is no file {source}. It should list boxes, as AVA's CSV does.")
-    rows = list(_rows(read_text(source, opener), source))
+    rows = list(parse_rows(read_text(source, opener), source))
     if not rows:
         raise DataError(f"{source} lists no boxes.")
     names = _classes(classes, rows, source, opener)
@@ -144,6 +152,7 @@ def read_actors(
         {frame: actors for frame, actors in sorted(frames.items()) if frame[0] in left},
         paths,
         names.names,
+        _numbers(names),
         frozenset() if excluded is None else read_frames(excluded, opener),
         source,
         missing,
@@ -197,9 +206,15 @@ class _Row:
     box: tuple[float, float, float, float] | None
     label: str = ""
     person: str | None = None
+    score: str | None = None
 
 
-def _rows(text: str, source: str) -> Iterable[_Row]:
+def parse_rows(text: str, source: str) -> Iterable[_Row]:
+    """The lines of a CSV of boxes, with or without a header.
+
+    Raises:
+        DataError: a line breaks the form.
+    """
     reader = csv.reader(io.StringIO(text), skipinitialspace=True)
     columns: dict[str, int] | None = None
     for cells in reader:
@@ -226,7 +241,10 @@ def _rows(text: str, source: str) -> Iterable[_Row]:
             _number(value, name, where)
             for value, name in zip(corners, ("x1", "y1", "x2", "y2"), strict=True)
         )
-        yield _Row(where, frame, (x1, y1, x2, y2), values.get("label", ""), values.get("person"))
+        yield _Row(
+            where, frame, (x1, y1, x2, y2), values.get("label", ""), values.get("person"),
+            values.get("score"),
+        )  # fmt: skip
 
 
 def _header(cells: Sequence[str]) -> dict[str, int] | None:
@@ -256,20 +274,38 @@ def _classes(
     source: str,
     opener: Opener | None,
 ) -> ClassNames:
-    if given is not None and not isinstance(given, str | os.PathLike):
-        return ClassNames(tuple(given), source="the expected classes")
-    path = None if given is None else os.fspath(given)
+    labels = sorted({row.label for row in rows if row.label})
+    numbered = all(label.isdigit() for label in labels)
+    if given is None or isinstance(given, str | os.PathLike):
+        path, expected = given, None
+    else:
+        expected = given_class_names(tuple(given))
+        if numbered and not all(name.isdigit() for name in expected.names):
+            # Without a label map the classes are numbered from 1, as AVA's are.
+            numbers = {number: index for index, number in enumerate(range(1, len(given) + 1))}
+            expected = ClassNames(expected.names, numbers, expected.source)
+        path = None
     if path is None:
         folder = os.path.dirname(absolute(source))
         beside = (os.path.join(folder, name) for name in _BESIDE)
         path = next((file for file in beside if os.path.isfile(file)), None)
     if path is not None:
-        return parse_label_map(read_text(path, opener), path)
-    labels = sorted({row.label for row in rows if row.label})
-    if all(label.isdigit() for label in labels):
+        listed = parse_label_map(read_text(os.fspath(path), opener), os.fspath(path))
+        return listed if expected is None else listed.in_order_of(expected)
+    if expected is not None:
+        return expected
+    if numbered:
         pairs = [(int(label), label) for label in labels]
         return numbered_classes(sorted(pairs), source)
     return ClassNames(tuple(labels), source=source)
+
+
+def _numbers(names: ClassNames) -> tuple[int, ...]:
+    """The number of each class: the highest that stands for it, or else one more than its index."""
+    found = {index: number for number, index in (names.numbers or {}).items()}
+    if found == {index: index for index in range(len(names.names))}:
+        found = {}  # none were given
+    return tuple(found.get(index, index + 1) for index in range(len(names.names)))
 
 
 def _actors(
@@ -287,7 +323,7 @@ def _actors(
                 f"{row.where}: corners must be fractions of width and height, from 0 to 1, not "
                 f"{', '.join(f'{value:g}' for value in row.box)}."
             )
-        box, what = _mended(row.box)
+        box, what = mended_box(row.box)
         if what:
             wrong.setdefault(what, []).append(row.where)
         if box is None:
@@ -314,7 +350,7 @@ def _actors(
     }
 
 
-def _mended(
+def mended_box(
     box: tuple[float, float, float, float],
 ) -> tuple[tuple[float, float, float, float] | None, str]:
     """The box within the picture, or None; and what was wrong with it."""

@@ -58,6 +58,11 @@ def boxes_in_picture(
     return np.clip((rows - np.tile(shift, 2)) / np.tile(scale, 2), 0.0, 1.0)
 
 
+def clipped(boxes: ArrayLike) -> Floats:
+    """Boxes (N, 4) cut at the picture's borders."""
+    return np.clip(np.asarray(boxes, np.float64).reshape(-1, 4), 0.0, 1.0)
+
+
 def mirror_boxes(boxes: Floats) -> Floats:
     """Boxes (N, 4) in the picture mirrored from left to right."""
     return np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from kvideo.errors import KVideoError
+from kvideo.errors import KVideoError, UsageError
 
 H264_ENCODERS = ("libx264", "libopenh264", "h264")
 
@@ -91,6 +92,18 @@ class FilmWriter:
                 self._container.mux(self._stream.encode())
         finally:
             self._container.close()
+
+
+def check_film_target(path: str | os.PathLike[str], video: str) -> None:
+    """Refuses a name that no video can be written to.
+
+    Raises:
+        UsageError: another ending than `.mp4`, or the video itself.
+    """
+    if not os.fspath(path).lower().endswith(".mp4"):
+        raise UsageError(f"a labelled video is written as .mp4, not as {path}.")
+    if os.path.realpath(path) == os.path.realpath(video):
+        raise UsageError(f"{path} is the video itself; name another file.")
 
 
 def _even(picture: np.ndarray) -> np.ndarray:

@@ -38,7 +38,18 @@ class Keyframe(VideoRecord):
         return (*VideoRecord.identity(self), self.time, self.actors)
 
 
-def keyframes(actors: ActorSet) -> VideoSet:
+@dataclasses.dataclass(frozen=True)
+class KeyframeSet(VideoSet):
+    """Annotated moments, a `Keyframe` each.
+
+    Args:
+        numbers: what stands for the classes in AVA's files.
+    """
+
+    numbers: tuple[int, ...] = ()
+
+
+def keyframes(actors: ActorSet) -> KeyframeSet:
     """The annotated moments whose videos are there as records, without those left out of tests."""
     records = [
         Keyframe(
@@ -51,7 +62,14 @@ def keyframes(actors: ActorSet) -> VideoSet:
         for (video, time), found in actors.frames.items()
         if video in actors.paths and (video, time) not in actors.excluded
     ]
-    return VideoSet(tuple(records), actors.class_names, True, actors.source, notes=actors.notes)
+    return KeyframeSet(
+        tuple(records),
+        actors.class_names,
+        multi_label=True,
+        source=actors.source,
+        notes=actors.notes,
+        numbers=actors.numbers,
+    )
 
 
 @dataclasses.dataclass

@@ -10,7 +10,7 @@ from typing import Any
 
 from kvideo.cluster import Cluster
 from kvideo.data.failures import Failures
-from kvideo.data.keyframes import KeyframeClips
+from kvideo.data.keyframes import KeyframeClips, KeyframeSet
 from kvideo.data.pipeline import VideoSource, clip_reader
 from kvideo.data.records import VideoSet, fingerprint
 from kvideo.data.threads import default_workers
@@ -76,7 +76,8 @@ def assemble(
             classifier, len(videos.class_names), name=f"{classifier.name}_detector", **options
         )
         optimizer = make_optimizer(experiment, model)
-    info = dataclasses.replace(info, detector=True, multi_label=True)
+    numbers = videos.numbers if isinstance(videos, KeyframeSet) else ()
+    info = dataclasses.replace(info, detector=True, multi_label=True, class_numbers=numbers)
     spec = info.clip_spec
     experiment.augmentation(flip=False).check(spec.modality)
     reader = clip_reader(spec, experiment.decoder, keep_flow=True)

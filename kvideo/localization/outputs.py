@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from kvideo.data.encoding import check_film_target
 from kvideo.data.untrimmed import read_untrimmed, video_name
 from kvideo.errors import UsageError
 from kvideo.files import check_target, check_writable, make_folder
@@ -17,7 +18,7 @@ from kvideo.localization.files import (
     truth_of,
     write_segments,
 )
-from kvideo.localization.overlay import check_video_target, write_labelled_video
+from kvideo.localization.overlay import write_labelled_video
 from kvideo.localization.results import Localization
 from kvideo.progress import say_to_stderr
 from kvideo.registry import get_decoder
@@ -55,7 +56,7 @@ class Outputs:
         if video is not None:
             if len(paths) > 1:
                 raise UsageError(f"{video} would be of one video, but there are {len(paths)}.")
-            check_video_target(video, paths[0])
+            check_film_target(video, paths[0])
             check_target(video)
         if videos and folder is None:
             raise UsageError("--videos go into a folder; give --out-dir as well.")
@@ -67,7 +68,7 @@ class Outputs:
             if twice := next((name for name in names if names.count(name) > 1), None):
                 raise UsageError(f"two of the videos are called {twice}; do them one by one.")
             for name, path in zip(names, paths, strict=True) if videos else ():
-                check_video_target(os.path.join(folder, name + ".mp4"), path)
+                check_film_target(os.path.join(folder, name + ".mp4"), path)
         self.files, self.folder, self.video = files, folder, video
         self.videos, self.threshold = videos, threshold
         self._data, self._names = truth, names

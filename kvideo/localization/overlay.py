@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from kvideo.data.encoding import FilmWriter
-from kvideo.errors import UsageError
+from kvideo.data.encoding import FilmWriter, check_film_target
 from kvideo.files import atomic_path
 from kvideo.localization.results import FoundSegment
+from kvideo.report.drawing import Colour, draw_label, rgb
 from kvideo.report.plots import drawable
 from kvideo.report.timeline_plot import class_colours
 
 _SHORTEST_SIDE = 240  # pixels; smaller pictures are enlarged, or no label would be readable
 _TEXT = 0.055  # of the picture's height
 _BAR = 0.018
-_DARK = 0.55  # what is left of the picture's brightness behind a label
 _MOST_LABELS = 4
 
-Looks = dict[str, tuple[str, tuple[int, int, int]]]  # of each class: what is written, its colour
+Looks = dict[str, tuple[str, Colour]]  # of each class: what is written, its colour
 
 
 def write_labelled_video(
@@ -52,9 +50,9 @@ def write_labelled_video(
         DecodeError: the video gives no frames.
         KVideoError: it cannot be written.
     """
-    check_video_target(path, video)
+    check_film_target(path, video)
     looks = {
-        name: (drawable(name, index, limit=40), _rgb(colour))
+        name: (drawable(name, index, limit=40), rgb(colour))
         for index, (name, colour) in enumerate(
             zip(class_names, class_colours(class_names), strict=True)
         )
@@ -75,36 +73,17 @@ def write_labelled_video(
                     on_frame()
 
 
-def check_video_target(path: str | os.PathLike[str], video: str) -> None:
-    """Refuses a name that `write_labelled_video` cannot take.
-
-    Raises:
-        UsageError: another ending than `.mp4`, or the video itself.
-    """
-    if not os.fspath(path).lower().endswith(".mp4"):
-        raise UsageError(f"a labelled video is written as .mp4, not as {path}.")
-    if os.path.realpath(path) == os.path.realpath(video):
-        raise UsageError(f"{path} is the video itself; name another file.")
-
-
 def _draw(frame: np.ndarray, shown: Sequence[FoundSegment], looks: Looks) -> None:
     """Labels in the upper left corner, the surest first."""
     top = margin = max(2, frame.shape[0] // 60)
     best = sorted(shown, key=lambda s: -s.score)[:_MOST_LABELS]
     for segment in best:
         name, colour = looks[segment.label]
-        mask = _text_mask(f"{name}  {segment.score:.0%}", max(11, round(frame.shape[0] * _TEXT)))
-        height, width = mask.shape
-        width = min(width, frame.shape[1] - 2 * margin)
-        if top + height > frame.shape[0] - margin or width < 1:
+        text, letters = f"{name}  {segment.score:.0%}", max(11, round(frame.shape[0] * _TEXT))
+        rows = draw_label(frame[: frame.shape[0] - margin], text, (top, margin), letters, colour)
+        if not rows:
             return
-        area = frame[top : top + height, margin : margin + width]
-        paint = np.array(colour, np.float32)
-        letters = mask[:, :width, np.newaxis]
-        dark = area * (1 - _DARK) + 0.35 * paint * _DARK
-        area[:] = np.clip(dark * (1 - letters) + 255.0 * letters, 0, 255).astype(np.uint8)
-        area[:, : max(2, height // 8)] = np.array(colour, np.uint8)
-        top += height + max(1, margin // 2)
+        top += rows + max(1, margin // 2)
 
 
 def _time_bar(
@@ -128,26 +107,3 @@ def _draw_bar(frame: np.ndarray, bar: np.ndarray, share: float) -> None:
     frame[-height:] = bar
     place = min(width - 1, int(share * width))
     frame[-height - height // 2 :, max(0, place - 1) : place + 2] = 255
-
-
-@functools.lru_cache(maxsize=256)
-def _text_mask(text: str, height: int) -> np.ndarray:
-    """(h, w) float32, 0 to 1: text with a margin around it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1, 1), dpi=72)
-    canvas = FigureCanvasAgg(figure)
-    drawn = figure.text(0, 0, text, fontsize=height * 0.72, color="black", parse_math=False)
-    box = drawn.get_window_extent(canvas.get_renderer())
-    width = int(np.ceil(box.width)) + round(0.9 * height)
-    whole = round(1.45 * height)
-    figure.set_size_inches(width / 72, whole / 72)
-    drawn.set_position((0.5 * height / width, 0.36))
-    canvas.draw()
-    picture = np.asarray(canvas.buffer_rgba())[..., 0]
-    return 1 - picture.astype(np.float32) / 255
-
-
-def _rgb(colour: str) -> tuple[int, int, int]:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

@@ -1,0 +1,95 @@
+"""Boxes that somebody else has found: persons, in AVA's proposal CSV, or actors with actions."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from kvideo.data.actors import Frame, mended_box, parse_rows
+from kvideo.data.formats import Opener, read_text
+from kvideo.errors import DataError
+
+Found = tuple[np.ndarray, np.ndarray]
+# A box, its class and its score, at a moment.
+ScoredBox = tuple[Frame, tuple[float, float, float, float], str, float]
+
+
+def read_proposals(
+    path: str | os.PathLike[str], opener: Opener | None = None
+) -> dict[Frame, Found]:
+    """Boxes of persons by video and seconds.
+
+    Lines are `video,timestamp,x1,y1,x2,y2,LABEL,score`, as AVA's; the label, which may be empty, is
+    passed over, and equal boxes of a moment are one. Without a score a box counts as sure. A header
+    may name the columns in another order (`video`, `time`, `x1`, `y1`, `x2`, `y2`, `score`).
+
+    Returns:
+        Boxes (N, 4), as fractions of the picture, and scores (N,), the best first.
+
+    Raises:
+        DataError: it cannot be read, or a line breaks the form.
+    """
+    found: dict[Frame, dict[tuple[float, float, float, float], float]] = {}
+    for frame, box, _, score in scored_boxes(path, opener, sure=True):
+        known = found.setdefault(frame, {})
+        known[box] = max(score, known.get(box, -math.inf))
+    if not found:
+        raise DataError(f"{path} lists no boxes.")
+    return {frame: _arrays(known) for frame, known in found.items()}
+
+
+def _arrays(known: dict[tuple[float, float, float, float], float]) -> Found:
+    rows = sorted(known.items(), key=lambda row: -row[1])
+    return np.array([box for box, _ in rows], np.float64), np.array([s for _, s in rows])
+
+
+def scored_boxes(
+    path: str | os.PathLike[str], opener: Opener | None = None, *, sure: bool = False
+) -> Iterator[ScoredBox]:
+    """The rows of a CSV of found boxes; those without an area are left out.
+
+    Args:
+        path: the file.
+        opener: see `read_data`.
+        sure: whether a box may have no score; it is 1 then.
+
+    Raises:
+        DataError: it cannot be read, or a line breaks the form.
+    """
+    source = os.fspath(path)
+    for row in parse_rows(read_text(source, opener), source):
+        if row.box is None:
+            continue
+        text = row.score or row.person or ("1" if sure else "")
+        try:
+            score = float(text)
+        except ValueError:
+            score = math.nan
+        if not math.isfinite(score):
+            raise DataError(f"{row.where}: the score must be a number, not {text!r}.")
+        box, _ = mended_box(row.box)
+        if box is not None:
+            yield row.frame, box, row.label, score
+
+
+def actions_csv(
+    rows: Iterable[tuple[str, float, Sequence[float], int, float]], numbers: Sequence[int] = ()
+) -> str:
+    """AVA's form of results: `video,timestamp,x1,y1,x2,y2,action_id,score`, no header.
+
+    Args:
+        rows: video, seconds, box, class index and score.
+        numbers: of the classes; by default from 1.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for video, time, box, label, score in rows:
+        corners = (f"{corner:.6g}" for corner in box)
+        number = numbers[label] if numbers else label + 1
+        writer.writerow([video, f"{time:g}", *corners, number, f"{score:.6g}"])
+    return text.getvalue()

@@ -1,0 +1,110 @@
+"""A video with actors' boxes, names and scores drawn in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from kvideo.data.encoding import FilmWriter, check_film_target
+from kvideo.detection.metrics import Floats
+from kvideo.detection.results import action_spans
+from kvideo.detection.tubes import Tube
+from kvideo.files import atomic_path
+from kvideo.report.drawing import Colour, draw_box, draw_label, rgb
+from kvideo.report.plots import drawable
+from kvideo.report.timeline_plot import class_colours
+
+_SHORTEST_SIDE = 360  # pixels; smaller pictures are enlarged, or no label would be readable
+_TEXT = 0.035  # of the picture's height
+_LINE = 0.006
+_MOST_LABELS = 3
+_COLOURS = 12  # of actors, then they repeat
+
+
+class _Shown:
+    """A tube as it is drawn."""
+
+    def __init__(
+        self, tube: Tube, number: int, class_names: Sequence[str], threshold: float, step: float
+    ) -> None:
+        colours = class_colours([str(each) for each in range(_COLOURS)])
+        self.colour: Colour = rgb(colours[number % _COLOURS])
+        self.first, self.last = float(tube.times[0]) - step / 2, float(tube.times[-1]) + step / 2
+        self.tube, self._names = tube, class_names
+        self._spans = action_spans(tube, threshold, step)
+
+    def box(self, seconds: float) -> Floats:
+        """Where the actor is: between two moments, in between."""
+        return np.array([np.interp(seconds, self.tube.times, s) for s in self.tube.boxes.T])
+
+    def labels(self, seconds: float) -> list[str]:
+        """What the actor is doing, the surest first."""
+        now = [span for span in self._spans if span.start <= seconds < span.end]
+        nearest = int(np.abs(self.tube.times - seconds).argmin())
+        actions = self.tube.actions
+        scored = [
+            (0.0 if actions is None else float(actions[nearest, span.label]), span.label)
+            for span in now
+        ]
+        best = sorted(scored, reverse=True)[:_MOST_LABELS]
+        return [f"{drawable(self._names[c], c, limit=40)}  {score:.0%}" for score, c in best]
+
+
+def write_actors_video(
+    path: str | os.PathLike[str],
+    video: str,
+    tubes: Sequence[Tube],
+    class_names: Sequence[str],
+    *,
+    threshold: float,
+    step: float,
+    open_video: Callable[..., Any],
+) -> None:
+    """Writes a video anew, H.264 in MP4 without sound, with boxes and what their actors do.
+
+    Frames pass one by one.
+
+    Args:
+        path: ends in `.mp4`.
+        video: the file.
+        tubes: the actors.
+        class_names: all classes.
+        threshold: least probability of an action that is named.
+        step: seconds from one moment of a tube to the next.
+        open_video: a decoder.
+
+    Raises:
+        UsageError: another ending, or the video itself.
+        DecodeError: the video gives no frames.
+        KVideoError: it cannot be written.
+    """
+    check_film_target(path, video)
+    shown = [_Shown(tube, i, class_names, threshold, step) for i, tube in enumerate(tubes)]
+    with open_video(video) as reader:
+        info = reader.info
+        scale = max(1, -(-_SHORTEST_SIDE // min(info.height, info.width)))
+        size = info.height * scale, info.width * scale
+        with atomic_path(path) as temporary, FilmWriter(temporary, info.frame_rate) as film:
+            for seconds, frame in reader.frames(size=size):
+                for each in shown:
+                    if each.first <= seconds < each.last:
+                        _draw(frame, each, seconds)
+                film.add(frame, seconds)
+
+
+def _draw(frame: np.ndarray, shown: _Shown, seconds: float) -> None:
+    height, width = frame.shape[:2]
+    corners = shown.box(seconds) * np.array([width, height, width, height])
+    left, top, right, bottom = np.round(corners).astype(int).tolist()
+    draw_box(frame, (left, top, right, bottom), shown.colour, max(2, round(height * _LINE)))
+    letters = max(11, round(height * _TEXT))
+    labels = shown.labels(seconds)
+    room = round(1.45 * letters)
+    # Above the box, or inside of it where there is no room.
+    place = top - room * len(labels)
+    place = place if place >= 0 else max(0, top + 1)
+    for text in labels:
+        place += draw_label(frame, text, (place, max(0, left)), letters, shown.colour)

@@ -1,0 +1,89 @@
+"""Results as files: AVA's CSV and tubes as JSON. No TensorFlow."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from kvideo import __version__
+from kvideo.data.proposals import actions_csv, scored_boxes
+from kvideo.data.remote import open_remote
+from kvideo.detection.metrics import Boxes
+from kvideo.detection.results import VideoActors, action_boxes, tubes_json
+from kvideo.detection.tubes import LinkSettings
+from kvideo.errors import DataError
+
+
+def is_results_file(model: Any) -> bool:
+    """Whether a model is a CSV of results."""
+    return isinstance(model, str | os.PathLike) and os.fspath(model).lower().endswith(".csv")
+
+
+def read_results(
+    path: str | os.PathLike[str], class_names: Sequence[str], numbers: Sequence[int] = ()
+) -> Boxes:
+    """Results in AVA's form, `video,timestamp,x1,y1,x2,y2,action,score`.
+
+    Args:
+        path: the CSV.
+        class_names: C names; an action is one of them, or its number. Rows of others are passed
+            over, as AVA's evaluation does.
+        numbers: of the classes; by default from 1.
+
+    Raises:
+        DataError: it cannot be read, or none of its rows is of one of the classes.
+    """
+    known = {name: label for label, name in enumerate(class_names)}
+    listed = numbers or range(1, len(class_names) + 1)
+    by_number = {str(number): label for label, number in enumerate(listed)}
+    rows = []
+    strange = ""
+    for (video, time), box, label, score in scored_boxes(path, open_remote):
+        index = known.get(label, by_number.get(label))
+        if index is None:
+            strange = strange or label
+            continue
+        rows.append((video, time, box, index, score))
+    if not rows:
+        why = f" (the first is {strange!r})" if strange else ""
+        raise DataError(f"{path} has no row of one of the {len(class_names)} classes{why}.")
+    return Boxes(
+        np.array([row[0] for row in rows], str),
+        np.array([row[1] for row in rows], np.float64),
+        np.array([row[2] for row in rows], np.float64),
+        np.array([row[3] for row in rows], np.int64),
+        np.array([row[4] for row in rows], np.float64),
+    )
+
+
+def results_csv(found: Iterable[VideoActors], numbers: Sequence[int] = ()) -> str:
+    """What was seen, in AVA's form; see `actions_csv`."""
+    said = action_boxes(found)
+    scores = np.asarray(said.scores)
+    return actions_csv(
+        zip(
+            said.videos.tolist(), said.times.tolist(), said.boxes.tolist(), said.labels.tolist(),
+            scores.tolist(), strict=True,
+        ),
+        numbers,
+    )  # fmt: skip
+
+
+def tubes_document(
+    found: Iterable[VideoActors],
+    class_names: Sequence[str],
+    *,
+    settings: LinkSettings | None,
+    threshold: float,
+    step: float,
+) -> str:
+    """What was seen as tubes, as JSON."""
+    videos = [
+        tubes_json(video, video.tubes(settings), class_names, threshold, step) for video in found
+    ]
+    document = {"kvideo_version": __version__, "classes": list(class_names), "videos": videos}
+    return json.dumps(document, indent=1)
