@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "Test a model over many views of each video.",
     "fuse": "Join trained models to one, by their scores.",
     "predict": "Label video files, or follow a live stream.",
+    "detect": "Find who does what, where and when in videos.",
     "localize": "Find when something happens in long videos.",
     "features": "Write what a layer says of each video into files.",
     "export": "Write a model for other programs: SavedModel, ONNX, LiteRT.",

@@ -16,6 +16,7 @@ from kvideo.detection.reading import PARTS, part_files, read_boxes_data
 from kvideo.detection.result_files import is_results_file, read_results
 from kvideo.detection.results import VideoActors, action_boxes
 from kvideo.detection.scoring import DetectionResult, score_detections
+from kvideo.detection.settings import split_settings
 from kvideo.detection.tubes import LinkSettings
 from kvideo.errors import DataError, UsageError
 from kvideo.files import check_writable, make_folder, write_text_atomic
@@ -46,16 +47,14 @@ def fit(data: str | os.PathLike[str], model: str | None = None, **settings: Any)
         UsageError: a setting is unknown, or out of its range.
         DataError: the data cannot be trained on.
     """
-    from kvideo.detection.fitting import OF_DATA, OF_MODEL
     from kvideo.training import Experiment, run
 
     how = {n: settings.pop(n) for n in ("overwrite", "resume", "callbacks") if n in settings}
-    known = {name: settings.pop(name) for name in (*OF_MODEL, *OF_DATA) if name in settings}
+    of_detector, rest = split_settings(settings)
     fields = {field.name for field in dataclasses.fields(Experiment)}
-    if unknown := sorted(set(settings) - fields):
+    if unknown := sorted(set(rest) - fields):
         raise UsageError(f"there is no setting {unknown[0]!r}.")
-    experiment = Experiment(os.fspath(data), model, detector=known, **settings)
-    return run(experiment, **how)
+    return run(Experiment(os.fspath(data), model, detector=of_detector, **rest), **how)
 
 
 def evaluate(

@@ -15,6 +15,7 @@ from kvideo.data.pipeline import VideoSource, clip_reader
 from kvideo.data.records import VideoSet, fingerprint
 from kvideo.data.threads import default_workers
 from kvideo.detection.detector import Detector
+from kvideo.detection.settings import OF_DATA, OF_MODEL
 from kvideo.detection.step import compile_detector_step
 from kvideo.detection.validation import DetectorValidation
 from kvideo.errors import UsageError
@@ -26,8 +27,6 @@ from kvideo.training.loop import Loop
 from kvideo.training.optimizers import make_optimizer
 from kvideo.training.videos import mirror_clips
 
-OF_MODEL = ("person_head", "filters", "context", "scene_attention", "dropout")
-OF_DATA = ("classes", "excluded", "val_excluded")
 # What an experiment may say of classifiers only, and its values that say nothing.
 _OF_CLASSIFIERS: dict[str, Any] = {
     "label_smoothing": 0.0, "focal_gamma": 0.0, "class_weights": "none", "sampling": "random",
