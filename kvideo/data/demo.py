@@ -13,7 +13,8 @@ The files are written at first use into a cache folder (`demo_folder`):
     untrimmed/annotations.json (ActivityNet's form)   untrimmed/segments.csv   demo.json
 
 Two variants have motions one after the other, see `kvideo.data.demo_sequences`; in a third dots
-move, see `kvideo.data.demo_dots`.
+move, see `kvideo.data.demo_dots`; in a fourth there are several actors, see
+`kvideo.data.demo_actors`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from pathlib import Path
 import numpy as np
 
 from kvideo.data import demo_dots, demo_sequences
+from kvideo.data.demo_actors import ACTORS, ActorDemoSettings, actor_jobs, write_boxes
 from kvideo.data.demo_dots import DotSettings, dot_jobs
 from kvideo.data.demo_sequences import (
     Job,
@@ -49,10 +51,10 @@ from kvideo.errors import DataError, UsageError
 from kvideo.files import cache_folder, is_disk_full
 
 SPLITS = ("train", "val", "untrimmed")
-VARIANTS = ("motion", "frames", "order", "dots")
+VARIANTS = ("motion", "frames", "order", "dots", "actors")
 MANIFEST = "demo.json"
 
-Settings = DemoSettings | SequenceSettings | DotSettings
+Settings = DemoSettings | SequenceSettings | DotSettings | ActorDemoSettings
 
 SETTINGS = DemoSettings()
 _CLASSES: dict[str, Iterable[str]] = {
@@ -89,6 +91,10 @@ def demo_data(
         UsageError: there is no such split or variant.
         DataError: the files cannot be written.
     """
+    if variant == "actors":
+        raise UsageError(
+            "the demo's actors have boxes rather than labels: `kvideo detect` takes demo-actors."
+        )
     splits = SPLITS if variant == "motion" else SPLITS[:2]
     if split not in splits:
         raise UsageError(f"the demo data has no part {split!r}; it has {', '.join(splits)}.")
@@ -159,6 +165,8 @@ def demo_folder(
 def _settings(variant: str) -> Settings:
     if variant == "motion":
         return SETTINGS
+    if variant == "actors":
+        return ACTORS
     return demo_dots.DOTS if variant == "dots" else demo_sequences.SEQUENCES
 
 
@@ -204,6 +212,8 @@ def _write(top: Path, variant: str, settings: Settings, seed: int) -> None:
         jobs = sequence_jobs(top, variant, settings, seed, _encode)
     elif isinstance(settings, DotSettings):
         jobs = dot_jobs(top, settings, seed, _encode)
+    elif isinstance(settings, ActorDemoSettings):
+        jobs = actor_jobs(top, settings, seed, _encode)
     else:
         jobs = _motion_jobs(top, settings, seed)
     # Products of matrices this small are slower on several threads, much slower on a busy machine.
@@ -224,6 +234,8 @@ def _write(top: Path, variant: str, settings: Settings, seed: int) -> None:
         _write_segments(top / "untrimmed", segments, settings)
     elif variant == "frames":
         write_segments(top, results)
+    elif variant == "actors":
+        write_boxes(top, results)
     files = {
         str(path.relative_to(top).as_posix()): path.stat().st_size
         for path in sorted(top.rglob("*"))

@@ -12,7 +12,7 @@ from kvideo.data.listing import videos_of
 from kvideo.data.records import VideoRecord
 from kvideo.data.untrimmed import video_name
 from kvideo.detection.box_sources import GivenBoxes, PersonDetector
-from kvideo.detection.reading import PARTS, part_files, read_boxes_data
+from kvideo.detection.reading import PARTS, part_files, place_of, read_boxes_data
 from kvideo.detection.result_files import is_results_file, read_results
 from kvideo.detection.results import VideoActors, action_boxes
 from kvideo.detection.scoring import DetectionResult, score_detections
@@ -276,8 +276,8 @@ def _truth(
 ) -> ActorSet:
     if isinstance(data, ActorSet):
         return data
-    if split is None and os.path.isdir(data):
-        parts = part_files(os.fspath(data))
+    if split is None and os.path.isdir(place_of(data)):
+        parts = part_files(place_of(data))
         split = next((part for part in reversed(PARTS) if part in parts), None)
     return read_boxes_data(
         data, split=split, root=root, classes=classes, excluded=excluded, must_exist=must_exist

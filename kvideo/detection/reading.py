@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kvideo.data.actors import ActorSet, read_actors
+from kvideo.data.demo import demo_folder
 from kvideo.data.keyframes import keyframes
 from kvideo.data.records import VideoSet
 from kvideo.data.remote import list_remote, open_remote
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from kvideo.training.experiment import Experiment
 
 PARTS = ("train", "val", "test")
+DEMO = "demo-actors"
 _PART = re.compile(r"(?:^|[^a-z])(train|val|test)(?:[^a-z]|$)")
 
 
@@ -44,7 +46,7 @@ def read_boxes_data(
     Raises:
         DataError: there is no such part, or see `read_actors`.
     """
-    path = os.fspath(data)
+    path = place_of(data)
     if os.path.isdir(path):
         files = part_files(path)
         if not files:
@@ -61,6 +63,12 @@ def read_boxes_data(
         path, root=root, classes=classes, excluded=beside, must_exist=must_exist,
         listdir=list_remote, opener=open_remote,
     )  # fmt: skip
+
+
+def place_of(data: str | os.PathLike[str]) -> str:
+    """The path that DATA means; `demo-actors` is the demo's folder, which is written if need be."""
+    path = os.fspath(data)
+    return str(demo_folder(variant="actors")) if path == DEMO else path
 
 
 def part_files(folder: str) -> dict[str, str]:
@@ -96,7 +104,8 @@ def read_videos(
 ) -> tuple[VideoSet, VideoSet | None]:
     """Training and validation moments; says where they come from."""
     how = dict(experiment.detector or {})
-    folder = os.path.isdir(experiment.data)
+    data = place_of(experiment.data)
+    folder = os.path.isdir(data)
     split = experiment.split or ("train" if folder else None)
     found = read_boxes_data(
         experiment.data, split=split, root=experiment.root, classes=how.get("classes"),
@@ -105,7 +114,7 @@ def read_videos(
     videos, validation = keyframes(found), None
     if experiment.val is not None:
         validation = _like(experiment, experiment.val, None, found, how.get("val_excluded"))
-    elif folder and "val" in part_files(experiment.data) and split != "val":
+    elif folder and "val" in part_files(data) and split != "val":
         validation = _like(experiment, experiment.data, "val", found, how.get("val_excluded"))
     elif experiment.val_fraction:
         videos, validation = _held_out(videos, experiment.val_fraction, experiment.seed)
