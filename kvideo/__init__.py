@@ -33,7 +33,7 @@ _PUBLIC = {
     "save_model": "kvideo.saving",
     "stream": "kvideo.streaming",
 }
-_SUBMODULES = ("data", "layers", "localization", "models", "recipes", "training")
+_SUBMODULES = ("data", "detection", "layers", "localization", "models", "recipes", "training")
 
 __all__ = sorted([*_PUBLIC, *_SUBMODULES, "__version__"])
 

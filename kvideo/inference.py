@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvideo.clip_spec import clip_dtype
+from kvideo.errors import UsageError
 from kvideo.folding import can_fold, fold_batch_norm, inner_layers
 from kvideo.hardware import use_xla
 
@@ -29,6 +30,9 @@ class Predictor:
         settle_after: how many clips are run before the model is compiled once more, with constant
             kernels. On a CPU oneDNN then keeps them in its own order (SlowFast in bfloat16 runs a
             fifth faster), which pays for the compiling after about this many clips.
+
+    Raises:
+        UsageError: the model is an actor detector.
     """
 
     def __init__(
@@ -39,6 +43,11 @@ class Predictor:
         fold: bool = True,
         settle_after: int = 192,
     ) -> None:
+        if isinstance(model.input, dict):
+            raise UsageError(
+                f'"{model.name}" is an actor detector, which takes boxes besides clips; '
+                "`kvideo detect` works with it."
+            )
         if foldable := fold and can_fold(model):
             model = fold_batch_norm(model)
         self.model, self.batch_size = model, batch_size

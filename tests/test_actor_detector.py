@@ -143,15 +143,18 @@ def test_scene_block_against_its_formula():
     np.testing.assert_allclose(layer(given), given[0])  # the identity at first
     for dense in (layer.theta, layer.phi, layer.g, layer.out):
         dense.set_weights([rng.normal(size=w.shape) for w in dense.get_weights()])
-    theta, phi, g, out = (
-        (lambda x, w=d.get_weights(): x @ w[0] + w[1])
-        for d in (layer.theta, layer.phi, layer.g, layer.out)
-    )
+
+    def through(dense, x):
+        kernel, bias = dense.get_weights()
+        return x @ kernel + bias
+
     places = scene.reshape(2, 24, 5)
-    affinity = np.einsum("bni,bmi->bnm", theta(actors), phi(places)) / 2  # sqrt(4)
+    affinity = np.einsum("bni,bmi->bnm", through(layer.theta, actors), through(layer.phi, places))
+    affinity /= 2  # sqrt(4)
     weights = np.exp(affinity - affinity.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
-    expected = actors + out(np.einsum("bnm,bmi->bni", weights, g(places)))
+    taken = np.einsum("bnm,bmi->bni", weights, through(layer.g, places))
+    expected = actors + through(layer.out, taken)
     np.testing.assert_allclose(layer(given), expected, atol=1e-4)
     np.testing.assert_allclose(layer.attention(given), weights, atol=1e-5)
     again = ActorSceneBlock.from_config(layer.get_config())

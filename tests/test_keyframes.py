@@ -69,9 +69,7 @@ def test_the_keyframe_is_number_half_of_the_clip(counting: Path) -> None:
 def test_a_moment_beyond_the_end(counting: Path) -> None:
     reader = reader_of()
     with pytest.raises(DecodeError, match=r"9 s is asked for, but it lasts 4\.00 s"):
-        reader.clips_with_keyframes(
-            VideoRecord(str(counting)), np.array([1.0, 9.0]), whole(reader)
-        )
+        reader.clips_with_keyframes(VideoRecord(str(counting)), np.array([1.0, 9.0]), whole(reader))
 
 
 def test_blocks_come_in_order_and_errors_with_them(counting: Path, tmp_path: Path) -> None:

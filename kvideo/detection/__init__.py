@@ -1,5 +1,33 @@
-"""Who does what, where and when: actors in boxes, and how well they are found."""
+"""Who does what, where and when: actors in boxes, found, classified and followed."""
 
+from kvideo.detection.api import evaluate, fit, predict
 from kvideo.detection.metrics import Boxes, FrameScores, box_iou, frame_scores
+from kvideo.detection.results import Moment, VideoActors
+from kvideo.detection.scoring import DetectionResult
+from kvideo.detection.tubes import (
+    LabelledTube,
+    LinkSettings,
+    Tube,
+    link,
+    tube_iou,
+    video_scores,
+)
 
-__all__ = ["Boxes", "FrameScores", "box_iou", "frame_scores"]
+__all__ = [
+    "Boxes",
+    "DetectionResult",
+    "FrameScores",
+    "LabelledTube",
+    "LinkSettings",
+    "Moment",
+    "Tube",
+    "VideoActors",
+    "box_iou",
+    "evaluate",
+    "fit",
+    "frame_scores",
+    "link",
+    "predict",
+    "tube_iou",
+    "video_scores",
+]

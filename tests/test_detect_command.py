@@ -1,0 +1,253 @@
+"""`kvideo detect` from boxes to tubes: squares that wander and change from red to blue."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import write_video
+
+import kvideo
+from kvideo import detection
+from kvideo.cli import cli
+from kvideo.data.actors import read_actors
+from kvideo.detection.tubes import LinkSettings
+from kvideo.errors import DataError, UsageError
+
+COLOURS = {"blue": (40, 60, 220), "red": (220, 50, 40)}
+RATE, SECONDS, SIZE = 10, 4, (48, 64)
+HEADER = ["video", "time", "x1", "y1", "x2", "y2", "label", "person"]
+TRAINING, VALIDATION = 14, 4
+SETTINGS = {
+    "num_frames": 2, "frame_rate": 10.0, "size": (48, 64), "batch_size": 8, "jitter": 0.0,
+    "precision": "float32", "tensorboard": "none", "min_area": 0.9,
+    "model_options": {"widths": (8, 16)},
+}  # fmt: skip
+
+
+def film(path: Path, seed: int) -> list[list]:
+    """A video with one or two squares; gives its rows, twice a second."""
+    rng = np.random.default_rng(seed)
+    frames = rng.integers(80, 160, (SECONDS * RATE, *SIZE, 3)).astype(np.uint8)
+    rows = []
+    for person in range(rng.integers(1, 3)):
+        side, left = int(rng.integers(14, 22)), 2 + 32 * person
+        top, step = int(rng.integers(0, 20)), int(rng.integers(0, 2))
+        names = list(rng.permutation(list(COLOURS)))
+        change = int(rng.integers(12, 28))
+        for number, frame in enumerate(frames):
+            x, y = left + min(8, step * number // 4), top
+            name = names[number >= change]
+            frame[y : y + side, x : x + side] = COLOURS[name]
+            if number and number % 5 == 0 and abs(number - change) > 2:
+                corners = [x / SIZE[1], y / SIZE[0], (x + side) / SIZE[1], (y + side) / SIZE[0]]
+                rows.append([path.stem, number / RATE, *corners, name, person])
+    write_video(path, frames, RATE)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    top = tmp_path_factory.mktemp("boxes")
+    parts = {"train": range(TRAINING), "val": range(TRAINING, TRAINING + VALIDATION)}
+    for part, numbers in parts.items():
+        rows = [row for n in numbers for row in film(top / "videos" / f"v{n}.mp4", n)]
+        with open(top / f"{part}.csv", "w", newline="") as file:
+            csv.writer(file).writerows([HEADER, *rows])
+    return top
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "run"
+    detection.fit(data, "single_frame", out=out, epochs=14, learning_rate=5e-3, **SETTINGS)
+    return out
+
+
+def invoke(*arguments) -> tuple[int, str, str]:
+    result = CliRunner().invoke(cli, ["detect", *map(str, arguments)])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        return 1, result.stdout, str(result.exception)
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.slow
+def test_it_learns_what_was_planted(run: Path, data: Path) -> None:
+    result = detection.evaluate(run, data, verbose=False)
+    assert result.metrics["frame_map@0.5"] > 0.8 and result.metrics["actor_ap@0.5"] > 0.9
+    assert result.metrics["video_map@0.2"] > 0.5
+    with_truth = detection.evaluate(run, data, boxes="truth", verbose=False)
+    assert with_truth.metrics["actor_ap@0.5"] == 1
+    assert with_truth.metrics["frame_map@0.5"] > 0.9
+    document = json.loads((run / "experiment.json").read_text())
+    assert document["detector"] == {} and document["data"] == str(data)
+    with open(run / "history.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["loss"]) < 0.5 * float(rows[0]["loss"])
+    assert {"val_mAP", "val_actor_AP"} <= set(rows[0])
+
+
+@pytest.mark.slow
+def test_evaluate_writes_what_ava_reads(run: Path, data: Path, tmp_path: Path) -> None:
+    code, said, errors = invoke("evaluate", run, data, "-o", tmp_path)
+    assert code == 0 and "frame-mAP" in said and "red" in said
+    figures = json.loads((tmp_path / "evaluation.json").read_text())
+    again = invoke("evaluate", tmp_path / "results.csv", data / "val.csv", "--json")
+    assert again[0] == 0
+    found = json.loads(again[1])["metrics"]["frame_map@0.5"]
+    assert found == pytest.approx(figures["metrics"]["frame_map@0.5"], abs=2e-3)
+    rows = list(csv.reader(open(tmp_path / "results.csv")))
+    assert {len(row) for row in rows} == {8} and {row[6] for row in rows} == {"1", "2"}
+
+
+@pytest.mark.slow
+def test_predict_gives_tubes_and_a_video(run: Path, data: Path, tmp_path: Path) -> None:
+    video = data / "videos" / f"v{TRAINING}.mp4"
+    code, said, errors = invoke(
+        "predict",
+        run,
+        video,
+        "--out-dir",
+        tmp_path / "out",
+        "--step",
+        "0.25",
+        "--actor-threshold",
+        "0.5",
+        "--json",
+    )
+    assert code == 0, errors
+    document = json.loads(said)
+    assert document == json.loads((tmp_path / "out" / "tubes.json").read_text())
+    (found,) = document["videos"]
+    truth = read_actors(data / "val.csv")
+    known = {k[1]: actors for k, actors in truth.frames.items() if k[0] == video.stem}
+    assert len(found["tubes"]) == max(len(actors) for actors in known.values())
+    for tube in found["tubes"]:
+        spans = tube["actions"]
+        assert {span["label"] for span in spans} == {"red", "blue"}  # each changes its colour once
+        assert tube["times"][0] <= 0.5 and tube["times"][-1] >= SECONDS - 0.75
+        actors = [a for a in known[1.0] if abs(a.box[0] - tube["boxes"][4][0]) < 0.15]
+        name = truth.class_names[actors[0].labels[0]]
+        assert any(s["label"] == name and s["start"] <= 1 < s["end"] for s in spans)
+    with av.open(str(tmp_path / "out" / f"{video.stem}.mp4")) as film:
+        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert len(frames) == SECONDS * RATE and min(frames[0].shape[:2]) >= 360
+
+
+@pytest.mark.slow
+def test_boxes_from_a_file_are_taken_as_they_are(run: Path, data: Path, tmp_path: Path) -> None:
+    video = data / "videos" / f"v{TRAINING}.mp4"
+    lines = [f"{video.stem},{t},0.1,0.2,0.5,0.6,,0.9\n" for t in (1, 1.5, 2)]
+    (tmp_path / "boxes.csv").write_text("".join(lines))
+    (seen,) = detection.predict(run, video, boxes=tmp_path / "boxes.csv")
+    assert [moment.time for moment in seen.moments] == [1, 1.5, 2]
+    for moment in seen.moments:
+        np.testing.assert_allclose(moment.boxes, [[0.1, 0.2, 0.5, 0.6]])
+        assert moment.scores.tolist() == [0.9] and moment.actions.shape == (1, 2)
+    with pytest.raises(UsageError, match="not from both"):
+        detection.predict(run, video, boxes=tmp_path / "boxes.csv", person_detector="x")
+
+
+@pytest.mark.slow
+def test_no_person_head_and_resuming(data: Path, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "person_head": False, "scene_attention": True, "context": True}
+    detection.fit(data, "single_frame", out=tmp_path / "run", epochs=1, **settings)
+    with pytest.raises(UsageError, match="no person head"):
+        detection.evaluate(tmp_path / "run", data, verbose=False)
+    result = detection.evaluate(tmp_path / "run", data, boxes="truth", verbose=False)
+    assert np.isfinite(result.metrics["frame_map@0.5"])
+    # What `kvideo fit --resume` does for every run.
+    document = json.loads((tmp_path / "run" / "experiment.json").read_text())
+    (tmp_path / "run" / "experiment.json").write_text(json.dumps({**document, "epochs": 2}))
+    code, _, errors = invoke("fit", "--resume", tmp_path / "run")
+    assert code == 0, errors
+    assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.slow
+def test_a_classifier_becomes_a_detector(data: Path, run: Path, tmp_path: Path) -> None:
+    """`--weights` of any run; and a detector is refused where a classifier is needed."""
+    code, _, errors = invoke("predict", _classifier(data, tmp_path), data / "videos" / "v0.mp4")
+    assert code == 2 and "is a classifier" in errors
+    detection.fit(
+        data, None, weights=str(tmp_path / "run" / "model.keras"), out=tmp_path / "made", epochs=1,
+        **{**SETTINGS, "model_options": {}, "num_frames": None, "size": None, "frame_rate": None},
+    )  # fmt: skip
+    assert kvideo.model_info(tmp_path / "made").detector
+    for call in (
+        lambda: list(kvideo.predict(run, data / "videos" / "v0.mp4")),
+        lambda: kvideo.features(run, data / "videos"),
+    ):
+        with pytest.raises(UsageError, match="actor detector"):
+            call()
+
+
+def _classifier(data: Path, tmp_path: Path) -> Path:
+    for number, name in enumerate("ab"):
+        (tmp_path / "clips" / name).mkdir(parents=True)
+        for i in range(2):
+            source = data / "videos" / f"v{2 * number + i}.mp4"
+            shutil.copy(source, tmp_path / "clips" / name / f"{i}.mp4")
+    settings = {k: v for k, v in SETTINGS.items() if k != "min_area"}
+    kvideo.fit(
+        str(tmp_path / "clips"), model="single_frame", out=str(tmp_path / "run"), epochs=1,
+        val_fraction=0.0, verbose=False, **settings,
+    )  # fmt: skip
+    return tmp_path / "run"
+
+
+def test_the_official_figure(shared: Path, tmp_path: Path) -> None:
+    top = shared / "oracles" / "eval"
+    expected = json.loads((top / "expected.json").read_text())["ava"]
+    code, said, errors = invoke(
+        "evaluate", top / "ava" / "pred.csv", top / "ava" / "gt.csv", "--classes",
+        top / "ava" / "action_list.txt", "--json",
+    )  # fmt: skip
+    assert code == 0, errors
+    found = json.loads(said)["metrics"]["frame_map@0.5"]
+    assert found == pytest.approx(expected["mAP"], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["fit"], 2, "name the DATA"),
+        (["fit", "nothing.csv", "-m", "slow_fusion"], 1, "there is no file"),
+        (["fit", "{data}", "-m", "slow_fuson"], 2, "Did you mean"),
+        (["fit", "{data}", "-m", "slow_fusion", "--mixup", "0.2"], 2, "for classifiers"),
+        (["fit", "{data}", "-m", "slow_fusion", "--split", "other"], 1, "no part 'other'"),
+        (["evaluate", "{data}/none.keras", "{data}"], 1, "no model file"),
+        (["predict", "{data}/none.keras", "{data}/videos/v0.mp4", "-o", "x.png"], 2, ".csv or"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_one_sentence(data: Path, arguments, code, message) -> None:
+    found = invoke(*(str(argument).format(data=data) for argument in arguments))
+    assert message in found[2], found
+    assert found[0] == code or found[0] == 1
+
+
+@pytest.mark.slow
+def test_moments_beyond_the_end_and_files_that_are_none(
+    run: Path, data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"nothing")
+    code, said, errors = invoke(
+        "predict", run, tmp_path / "bad.mp4", data / "videos" / "v0.mp4", "-o", tmp_path / "o.csv"
+    )
+    assert code == 1 and "bad.mp4" in errors and (tmp_path / "o.csv").exists()
+    shutil.copy(data / "videos" / "v0.mp4", tmp_path / "v0.mp4")
+    rows = [HEADER, ["v0", 99, 0.1, 0.1, 0.5, 0.5, "red", 0]]
+    with open(tmp_path / "late.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    with pytest.raises(DataError, match="99 s is asked for"):
+        detection.evaluate(run, tmp_path / "late.csv", verbose=False)
+
+
+def test_link_settings_are_checked() -> None:
+    with pytest.raises(UsageError):
+        LinkSettings(iou=0)
