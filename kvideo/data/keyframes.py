@@ -72,6 +72,18 @@ def keyframes(actors: ActorSet) -> KeyframeSet:
     )
 
 
+def thinned(videos: KeyframeSet, seconds: float) -> KeyframeSet:
+    """The moments of each video that are at least so far apart, the first one first."""
+    last: dict[str, float] = {}
+    kept = []
+    for number, record in enumerate(videos.records):
+        time = record.time if isinstance(record, Keyframe) else 0.0
+        if time - last.get(record.path, -np.inf) >= seconds - 1e-6:
+            last[record.path] = time
+            kept.append(number)
+    return dataclasses.replace(videos, records=tuple(videos.records[number] for number in kept))
+
+
 @dataclasses.dataclass
 class KeyframeClips(TrainingClips):
     """Clips around the moments of `keyframes`, whose labels are boxes with actions.

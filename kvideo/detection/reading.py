@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from kvideo.data.actors import ActorSet, read_actors
 from kvideo.data.demo import demo_folder
-from kvideo.data.keyframes import keyframes
+from kvideo.data.gt_tubes import is_gt_tubes, read_gt_tubes
+from kvideo.data.keyframes import keyframes, thinned
 from kvideo.data.records import VideoSet
 from kvideo.data.remote import list_remote, open_remote
 from kvideo.errors import DataError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 PARTS = ("train", "val", "test")
 DEMO = "demo-actors"
+_CLOSEST = 0.2  # seconds between moments of a training: neighbours show the same
 _PART = re.compile(r"(?:^|[^a-z])(train|val|test)(?:[^a-z]|$)")
 
 
@@ -35,7 +37,8 @@ def read_boxes_data(
 
     Args:
         data: what `read_actors` takes; or a folder with files such as `train.csv` and `test.csv`
-            (AVA's `ava_train_v2.2.csv` and the like too).
+            (AVA's `ava_train_v2.2.csv` and the like too); or the pickle of UCF101-24's or JHMDB's
+            tubes, see `read_gt_tubes`.
         split: the part: `"train"`, `"val"` or `"test"`.
         root: see `read_actors`.
         classes: see `read_actors`.
@@ -58,6 +61,10 @@ def read_boxes_data(
         if split not in files:
             raise DataError(f"{path} has no part {split!r}; it has {', '.join(files)}.")
         path = files[split]
+    if is_gt_tubes(path):
+        return read_gt_tubes(
+            path, split=split, root=root, must_exist=must_exist, listdir=list_remote
+        )
     beside = excluded if excluded is not None else excluded_beside(path)
     return read_actors(
         path, root=root, classes=classes, excluded=beside, must_exist=must_exist,
@@ -106,16 +113,19 @@ def read_videos(
     how = dict(experiment.detector or {})
     data = place_of(experiment.data)
     folder = os.path.isdir(data)
-    split = experiment.split or ("train" if folder else None)
+    split = experiment.split or ("train" if folder or is_gt_tubes(data) else None)
     found = read_boxes_data(
         experiment.data, split=split, root=experiment.root, classes=how.get("classes"),
         excluded=how.get("excluded"),
     )  # fmt: skip
-    videos, validation = keyframes(found), None
+    videos, validation = thinned(keyframes(found), _CLOSEST), None
     if experiment.val is not None:
         validation = _like(experiment, experiment.val, None, found, how.get("val_excluded"))
     elif folder and "val" in part_files(data) and split != "val":
         validation = _like(experiment, experiment.data, "val", found, how.get("val_excluded"))
+    elif is_gt_tubes(data) and split and split.startswith("train"):
+        other = split.replace("train", "test")
+        validation = _like(experiment, data, other, found, None)
     elif experiment.val_fraction:
         videos, validation = _held_out(videos, experiment.val_fraction, experiment.seed)
     for note in dict.fromkeys([*videos.notes, *(validation.notes if validation else ())]):
@@ -139,11 +149,10 @@ def read_videos(
 def _like(
     experiment: Experiment, data: str, split: str | None, known: ActorSet, excluded: Any
 ) -> VideoSet:
-    return keyframes(
-        read_boxes_data(
-            data, split=split, root=experiment.root, classes=known.class_names, excluded=excluded
-        )
+    found = read_boxes_data(
+        data, split=split, root=experiment.root, classes=known.class_names, excluded=excluded
     )
+    return thinned(keyframes(found), _CLOSEST)
 
 
 def _held_out(videos: VideoSet, share: float, seed: int) -> tuple[VideoSet, VideoSet | None]:
