@@ -34,7 +34,10 @@ NO_TENSORFLOW = [
     "weights.torchvision", "weights.inception", "weights.c3d", "children", "ports",
     "localization", "localization.metrics", "localization.suppression", "localization.results",
     "localization.files", "localization.index", "localization.anchors", "localization.overlay",
-    "localization.outputs", "data.untrimmed", "report.segments_plot",
+    "localization.outputs", "data.untrimmed", "report.segments_plot", "report.drawing",
+    "data.actors", "data.boxes", "data.gt_tubes", "data.keyframes", "data.proposals",
+    "data.demo_actors", "detection.metrics", "detection.tubes", "detection.results",
+    "detection.scoring", "detection.settings", "detection.suppression", "detection.overlay",
 ]  # fmt: skip
 LAZY = {"av", "cv2", "skimage", "matplotlib", "sklearn", "PIL"}
 HEAVY = {"tensorflow", "keras", "keras_cv", "tensorflow_io"}

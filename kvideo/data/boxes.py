@@ -51,7 +51,7 @@ def boxes_in_picture(
     boxes: ArrayLike, window: Window, size: tuple[int, int], *, mirrored: bool = False
 ) -> Floats:
     """The inverse: where boxes (N, 4) of a clip's frame are in the picture, cut at its borders."""
-    rows = np.asarray(boxes, np.float64).reshape(-1, 4)
+    rows: Floats = np.asarray(boxes, np.float64).reshape(-1, 4)
     if mirrored:
         rows = mirror_boxes(rows)
     scale, shift = _affine(window, size)

@@ -114,10 +114,11 @@ def _write(
     count = round(settings.seconds * rate)
     actors = _actors(settings, count, rng)
     ground = Texture(settings.picture, rng)
-    still = next(iter(ground.frames(ground.phases[np.newaxis])))
+    still = next(ground.frames(np.asarray(ground.phases)[np.newaxis]))
     path.write_bytes(encode(_pictures(still, actors, settings.picture.size), settings.picture))
     split, name = path.parent.name, f"{path.parent.name}/{path.name}"
-    rows, excluded = [], []
+    rows: list[Row] = []
+    excluded: list[tuple[str, str]] = []
     size = settings.picture.size
     for moment in range(1, round(settings.seconds * settings.labels)):
         time = moment / settings.labels

@@ -157,10 +157,10 @@ def _videos(content: Mapping[str, Any], split: str | None, source: str) -> list[
 
 
 def _rate(path: str, open_video: Callable[[str], Any] | None) -> float | None:
-    if open_video is None:
-        from kvideo.data.decode import open_video
+    from kvideo.data import decode
+
     try:
-        with open_video(path) as video:
+        with (open_video or decode.open_video)(path) as video:
             return float(video.info.frame_rate)
     except DecodeError:
         return None

@@ -199,7 +199,7 @@ def predict(
             except DecodeError as error:
                 yield VideoActors(path, name, error=str(error.detail))
                 continue
-            moments = moments_of(last - first, step)
+            moments = moments_of(last - first, step).tolist()
             if isinstance(source, GivenBoxes):
                 moments = [time for time in source.moments(name) if time <= last]
             for each in runner.detect([(name, record, moments)], source, on_moments):

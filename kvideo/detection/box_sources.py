@@ -1,4 +1,4 @@
-"""Boxes from elsewhere than a detector's own head: a file, or a person detector. No TensorFlow."""
+"""Boxes from elsewhere than a detector's own head: a file, or a person detector."""
 
 from __future__ import annotations
 

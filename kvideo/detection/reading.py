@@ -1,4 +1,4 @@
-"""The annotated moments of an experiment with a detector. No TensorFlow."""
+"""The annotated moments of an experiment with a detector."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kvideo.data.actors import ActorSet, read_actors
 from kvideo.data.demo import demo_folder
 from kvideo.data.gt_tubes import is_gt_tubes, read_gt_tubes
-from kvideo.data.keyframes import keyframes, thinned
+from kvideo.data.keyframes import Keyframe, keyframes, thinned
 from kvideo.data.records import VideoSet
 from kvideo.data.remote import list_remote, open_remote
 from kvideo.errors import DataError
@@ -118,7 +118,8 @@ def read_videos(
         experiment.data, split=split, root=experiment.root, classes=how.get("classes"),
         excluded=how.get("excluded"),
     )  # fmt: skip
-    videos, validation = thinned(keyframes(found), _CLOSEST), None
+    videos: VideoSet = thinned(keyframes(found), _CLOSEST)
+    validation: VideoSet | None = None
     if experiment.val is not None:
         validation = _like(experiment, experiment.val, None, found, how.get("val_excluded"))
     elif folder and "val" in part_files(data) and split != "val":
@@ -134,7 +135,7 @@ def read_videos(
         say(f"Note: {len(found.excluded)} excluded moments of {found.source} are left out.")
     if not len(videos):
         raise DataError(f"{experiment.data}: there is no moment to train on.")
-    boxes = sum(len(record.actors) for record in videos.records)  # type: ignore[attr-defined]
+    boxes = sum(len(each.actors) for each in videos.records if isinstance(each, Keyframe))
     counts = (
         f"{len(videos)} moments of {len(videos.paths)} videos with {boxes} boxes, "
         f"{len(videos.class_names)} actions"
@@ -165,5 +166,5 @@ def _held_out(videos: VideoSet, share: float, seed: int) -> tuple[VideoSet, Vide
         return videos, None
     chosen = {str(name) for name in np.random.default_rng(seed).permutation(names)[:count]}
     rows = [str(record.group) in chosen for record in videos.records]
-    kept = videos.select(i for i, out in enumerate(rows) if not out)
-    return kept, videos.select(i for i, out in enumerate(rows) if out)
+    kept = videos.select(number for number, out in enumerate(rows) if not out)
+    return kept, videos.select(number for number, out in enumerate(rows) if out)

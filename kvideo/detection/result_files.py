@@ -1,4 +1,4 @@
-"""Results as files: AVA's CSV and tubes as JSON. No TensorFlow."""
+"""Results as files: AVA's CSV and tubes as JSON."""
 
 from __future__ import annotations
 

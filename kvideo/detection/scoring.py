@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -101,11 +102,11 @@ def score_detections(
     """
     names = truth.class_names
     empty = [frame for frame, actors in truth.frames.items() if not actors]
-    options = {"empty": empty, "excluded": truth.excluded}
-    frames = frame_scores(Boxes(*truth.columns()), said, len(names), **options)
+    score = functools.partial(frame_scores, empty=empty, excluded=truth.excluded)
+    frames = score(Boxes(*truth.columns()), said, len(names))
     actor_ap, videos = float("nan"), {}
     if found:
-        actor_ap = frame_scores(_actors(truth), actor_boxes(found), 1, **options).mean
+        actor_ap = score(_actors(truth), actor_boxes(found), 1).mean
         step = moment_step(truth)
         if (known := true_tubes(truth, step)) is not None:
             lines = [

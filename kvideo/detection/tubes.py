@@ -12,7 +12,8 @@ from kvideo.detection.metrics import Floats, box_iou, paired_iou
 from kvideo.errors import UsageError
 from kvideo.metrics import average_precision
 
-TUBE_IOUS = (0.2, 0.5, tuple(np.linspace(0.5, 0.95, 10).tolist()))
+COCO_IOUS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).tolist())
+TUBE_IOUS: tuple[float | tuple[float, ...], ...] = (0.2, 0.5, COCO_IOUS)
 _SAME_TIME = 1e-3  # seconds
 
 

@@ -81,7 +81,7 @@ class DetectorValidation:
 
     def _true_boxes(self, path: str, name: str, times: np.ndarray) -> list[Found]:
         known = {k.time: k for k in self.by_video[name]}
-        found = []
+        found: list[Found] = []
         for time in times.tolist():
             actors = known[time].actors
             found.append((np.array([a.box for a in actors]).reshape(-1, 4), np.ones(len(actors))))

@@ -31,10 +31,13 @@ from kvideo.layers.mean_cube import MeanCubeSubtraction
 from kvideo.layers.nonlocal_block import NonLocalBlock3D
 from kvideo.layers.normalization import BatchNorm, ReLU
 from kvideo.layers.pixels import PixelNormalization
+from kvideo.layers.roi import RoIAlign
+from kvideo.layers.scene import ActorSceneBlock
 from kvideo.layers.score_fusion import WeightedMean
 from kvideo.layers.segment_pool import SegmentPool
 
 __all__ = [
+    "ActorSceneBlock",
     "BatchNorm",
     "Conv3D",
     "ConvGRU2D",
@@ -64,6 +67,7 @@ __all__ = [
     "PixelNormalization",
     "ReLU",
     "RepeatFrames",
+    "RoIAlign",
     "SegmentPool",
     "SlowFrames",
     "SpatialPooling",

@@ -51,34 +51,41 @@ class RoIAlign(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         """See the class."""
         features, boxes = inputs
-        height, width = (side * self.samples for side in self.size)
+        # Bilinear interpolation and the mean over a bin's points are one matrix for the rows and
+        # one for the columns: two products instead of a look at each point.
+        _, height, width, channels = features.shape
         shape, count = tf.shape(features), tf.shape(boxes)[1]
-        # A border of the outermost values: within half a cell outside they hold.
-        padded = tf.pad(features, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
-        corners = tf.cast(tf.reshape(boxes, (-1, 4)), tf.float32)
-        x = _ends(corners[:, 0], corners[:, 2], shape[2], width)
-        y = _ends(corners[:, 1], corners[:, 3], shape[1], height)
-        owner = tf.repeat(tf.range(shape[0]), count)
-        points = tf.image.crop_and_resize(
-            tf.cast(padded, tf.float32), tf.stack([y[0], x[0], y[1], x[1]], axis=1),
-            owner, (height, width),
-        )  # fmt: skip
-        if self.samples > 1:
-            points = tf.nn.avg_pool2d(points, self.samples, self.samples, "VALID")
-        result = tf.reshape(points, (shape[0], count, *self.size, features.shape[-1]))
+        height, width = height or shape[1], width or shape[2]
+        corners = tf.cast(boxes, tf.float32)
+        down = self._weights(corners[..., 1], corners[..., 3], height, self.size[0])
+        right = self._weights(corners[..., 0], corners[..., 2], width, self.size[1])
+        flat = tf.reshape(tf.cast(features, tf.float32), (shape[0], height, -1))
+        rows = tf.matmul(tf.reshape(down, (shape[0], -1, height)), flat)  # (B, N*h, W*C)
+        rows = tf.reshape(rows, (shape[0], count, self.size[0], width, channels))
+        result = tf.matmul(right[:, :, tf.newaxis], rows)  # (B, N, h, w, C)
+        result = tf.ensure_shape(result, (None, boxes.shape[1], *self.size, channels))
         return tf.cast(result, self.compute_dtype)
+
+    def _weights(self, first: Any, last: Any, cells: Any, bins: int) -> Any:
+        """How much each cell counts for each bin of boxes between two borders, (B, N, bins, cells).
+
+        Args:
+            first: (B, N) as a fraction of the axis.
+            last: likewise.
+            cells: of the axis.
+            bins: of a box.
+        """
+        length = tf.cast(cells, tf.float32)
+        steps = (tf.range(bins * self.samples, dtype=tf.float32) + 0.5) / (bins * self.samples)
+        places = first[..., tf.newaxis] + steps * (last - first)[..., tf.newaxis]
+        places = places * length - 0.5  # the first cell's middle is 0
+        inside = (places >= -1.0) & (places <= length)
+        held = tf.clip_by_value(places, 0.0, length - 1.0)[..., tf.newaxis]
+        weights = tf.maximum(0.0, 1.0 - tf.abs(held - tf.range(length)))
+        weights = tf.where(inside[..., tf.newaxis], weights, tf.zeros_like(weights))
+        shape = tf.concat([tf.shape(first), [bins, self.samples, cells]], axis=0)
+        return tf.reduce_mean(tf.reshape(weights, shape), axis=3)
 
     def get_config(self) -> dict[str, Any]:
         """See `keras.layers.Layer`."""
         return {**super().get_config(), "size": self.size, "samples": self.samples}
-
-
-def _ends(first: Any, last: Any, cells: Any, points: int) -> tuple[Any, Any]:
-    """Where the first and the last of the points of boxes are, as `crop_and_resize` counts.
-
-    It counts the middles of the cells, padded ones included, from 0 to 1.
-    """
-    length = tf.cast(cells, tf.float32)
-    step = (last - first) * length / points
-    begin = first * length - 0.5 + 0.5 * step + 1.0  # in middles of the padded map
-    return begin / (length + 1.0), (begin + step * (points - 1)) / (length + 1.0)

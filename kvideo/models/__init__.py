@@ -1,7 +1,7 @@
 """Models by name: `kvideo.models.slow_fusion(num_classes)`, and every registered plugin's.
 
 Names are looked up in the registry when first used; importing this package imports no model.
-`tal_net` is here as well, though it is not in the registry: it is a head on features.
+`tal_net` and `actor_detector` are here as well, though not in the registry: they are heads.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from kvideo import registry
 from kvideo.errors import UnknownNameError
 
-_HEADS = ("tal_net",)
+_HEADS = ("actor_detector", "tal_net")
 
 
 class _Models(ModuleType):
