@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -16,7 +18,7 @@ from kvideo import detection
 from kvideo.cli import cli
 from kvideo.data.actors import read_actors
 from kvideo.detection.tubes import LinkSettings
-from kvideo.errors import DataError, UsageError
+from kvideo.errors import DataError, KVideoError, UnknownNameError, UsageError
 
 COLOURS = {"blue": (40, 60, 220), "red": (220, 50, 40)}
 RATE, SECONDS, SIZE = 10, 4, (48, 64)
@@ -251,3 +253,73 @@ def test_moments_beyond_the_end_and_files_that_are_none(
 def test_link_settings_are_checked() -> None:
     with pytest.raises(UsageError):
         LinkSettings(iou=0)
+
+
+MIRRORED = """
+import sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+devices = int(sys.argv[1])
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
+import kvideo.hardware
+if devices > 1:
+    both = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    kvideo.hardware.choose_strategy = lambda name: both
+from kvideo import detection
+detection.fit(sys.argv[2], "single_frame", out=sys.argv[3], epochs=1, val_fraction=0.0,
+              split="train", optimizer="sgd", learning_rate=0.01, dropout=0.0, **SETTINGS)
+"""
+
+
+@pytest.mark.slow
+def test_two_devices_give_the_weights_of_one(data: Path, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "model_options": {"widths": (4, 6), "dropout": 0.0}}
+    for devices in (1, 2):
+        code = f"SETTINGS = {settings!r}\n{MIRRORED}"
+        arguments = [str(devices), str(data), str(tmp_path / str(devices))]
+        subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+    one, two = ([w.numpy() for w in kvideo.load_model(tmp_path / str(n)).weights] for n in (1, 2))
+    assert len(one) > 12
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def person_detector(pictures: np.ndarray) -> list:
+    """Finds what is red or blue, whatever it is."""
+    found = []
+    for picture in pictures.astype(int):
+        colour = picture[..., [0, 2]].max(axis=-1) - picture[..., 1]
+        rows, columns = np.nonzero(colour > 100)
+        box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        found.append((np.array([box]) / [SIZE[1], SIZE[0], SIZE[1], SIZE[0]], np.array([0.8])))
+    return found
+
+
+def wrong_detector(pictures: np.ndarray) -> list:
+    return [(np.zeros((2, 4)), np.ones(1)) for _ in pictures]
+
+
+@pytest.mark.slow
+def test_a_persons_detector_of_a_plugin(run: Path, data: Path, tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "site" / "finder-1.0.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: finder\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text(
+        "[kvideo.person_detectors]\ncolours = test_detect_command:person_detector\n"
+        "wrong = test_detect_command:wrong_detector\n"
+    )
+    monkeypatch.syspath_prepend(str(folder.parent))
+    video = data / "videos" / "v0.mp4"
+    (seen,) = detection.predict(run, video, person_detector="colours", step=1.0)
+    truth = {
+        k[1]: actors for k, actors in read_actors(data / "train.csv").frames.items() if k[0] == "v0"
+    }
+    for moment in seen.moments[1:]:
+        actors = np.array([actor.box for actor in truth[moment.time]])
+        hull = [*actors[:, :2].min(axis=0), *actors[:, 2:].max(axis=0)]
+        np.testing.assert_allclose(moment.boxes[0], hull, atol=0.06)
+        assert moment.scores.tolist() == [0.8]
+    with pytest.raises(KVideoError, match='"wrong" must give boxes'):
+        list(detection.predict(run, video, person_detector="wrong"))
+    with pytest.raises(UnknownNameError, match='Did you mean "colours"'):
+        detection.predict(run, video, person_detector="colour")

@@ -11,8 +11,10 @@ from kvideo.data.actors import Actor, ActorSet
 from kvideo.data.decode import open_video
 from kvideo.data.keyframes import (
     ACTOR,
+    BOX,
     HIDDEN,
     NOBODY,
+    SHOWN,
     Keyframe,
     KeyframeClips,
     keyframe_blocks,
@@ -118,13 +120,16 @@ def test_boxes_are_where_the_pixels_are(tmp_path: Path, framing: str, mirror: bo
     seen = 0
     for epoch in range(8):
         ((clip, labels, _),) = clips.epoch(epoch)
-        assert labels.shape == (1, 8) and labels.dtype == np.float32
+        assert labels.shape == (1, 12) and labels.dtype == np.float32
         if labels[0, 0] == HIDDEN:
             continue
-        assert labels[0, 0] == ACTOR and labels[0, 5:].tolist() == [1, 0, 1]
+        assert labels[0, 0] == ACTOR and labels[0, 9:].tolist() == [1, 0, 1]
         rows, columns = np.nonzero(clip[2, :, :, 0] > 190)
         found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-        np.testing.assert_allclose(labels[0, 1:5] * 48, found, atol=1.6)
+        np.testing.assert_allclose(labels[0, BOX] * 48, found, atol=1.6)
+        moved = labels[0, SHOWN] - labels[0, BOX]
+        sizes = np.tile(labels[0, 3:5] - labels[0, 1:3], 2)
+        assert 0 < np.abs(moved / sizes).max() <= 0.1001
         seen += 1
     assert seen >= 4
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from kvideo.data.actors import Actor, ActorSet
-from kvideo.data.boxes import boxes_in_clip
+from kvideo.data.boxes import boxes_in_clip, clipped
 from kvideo.data.clip_reader import ClipReader
 from kvideo.data.records import VideoRecord, VideoSet
 from kvideo.data.sampling import Window, random_window, view_windows
@@ -18,6 +18,8 @@ from kvideo.errors import DecodeError
 
 # The first number of a row of `KeyframeClips`' labels: nobody; an actor; one who is mostly cut off.
 NOBODY, ACTOR, HIDDEN = 0.0, 1.0, 2.0
+# Where the other numbers are: the true box, the box that actions are learnt in, the classes.
+BOX, SHOWN, ACTIONS = slice(1, 5), slice(5, 9), slice(9, None)
 _BLOCK = 8  # moments decoded at once
 
 
@@ -88,23 +90,25 @@ def thinned(videos: KeyframeSet, seconds: float) -> KeyframeSet:
 class KeyframeClips(TrainingClips):
     """Clips around the moments of `keyframes`, whose labels are boxes with actions.
 
-    The labels of a clip are (N, 5 + C) float32, a row for each actor: whether there is one
-    (`NOBODY`, `ACTOR`, `HIDDEN`), x1, y1, x2, y2 as fractions of the clip, and 1 for each of its C
-    classes. N is the largest number of actors in a moment. Of a clip that only fills up a batch all
-    numbers are -1.
+    The labels of a clip are (N, 9 + C) float32, a row for each actor: whether there is one
+    (`NOBODY`, `ACTOR`, `HIDDEN`); x1, y1, x2, y2 as fractions of the clip (`BOX`); the same moved a
+    little at random (`SHOWN`); and 1 for each of its C classes (`ACTIONS`). N is the largest number
+    of actors in a moment. Of a clip that only fills up a batch all numbers are -1.
 
     Args:
+        jitter: share of a box's width and height by which its sides are moved, at most.
         mirror: whether half of the clips are mirrored, boxes included; `augmentation.flip`, which
             knows nothing of boxes, must be off.
     """
 
+    jitter: float = 0.1
     mirror: bool = False
 
     @property
     def label_element(self) -> tuple[tuple[int, ...], str]:
         """See `TrainingClips`."""
         rows = max((len(record.actors) for record in self._keyframes), default=1)
-        return (max(1, rows), 5 + len(self.videos.class_names)), "float32"
+        return (max(1, rows), ACTIONS.start + len(self.videos.class_names)), "float32"
 
     @property
     def _keyframes(self) -> Sequence[Keyframe]:
@@ -127,10 +131,16 @@ class KeyframeClips(TrainingClips):
             )
             mirrored = self.mirror and rng.random() < 0.5
             clip = mirror_clip(clips[0], self.reader.spec.has_flow) if mirrored else clips[0]
-            found.append((clip, self._rows(record.actors, window, mirrored)))
+            found.append((clip, self._rows(record.actors, window, mirrored, rng)))
         return found
 
-    def _rows(self, actors: Sequence[Actor], window: Window, mirrored: bool) -> np.ndarray:
+    def _rows(
+        self,
+        actors: Sequence[Actor],
+        window: Window,
+        mirrored: bool,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
         rows = np.zeros(self.label_element[0], np.float32)
         boxes, seen = boxes_in_clip(
             np.array([actor.box for actor in actors]), window, self.reader.spec.size,
@@ -138,8 +148,10 @@ class KeyframeClips(TrainingClips):
         )  # fmt: skip
         for row, actor, box, visible in zip(rows, actors, boxes, seen, strict=False):
             row[0] = ACTOR if visible else HIDDEN
-            row[1:5] = box
-            row[[5 + label for label in actor.labels]] = 1
+            row[BOX] = box
+            sizes = np.tile(box[2:] - box[:2], 2)
+            row[SHOWN] = clipped(box + rng.uniform(-self.jitter, self.jitter, 4) * sizes)
+            row[[ACTIONS.start + label for label in actor.labels]] = 1
         return rows
 
 

@@ -69,11 +69,12 @@ def owners_of_cells(
 
 def pairwise_iou(one: tf.Tensor, two: tf.Tensor) -> tf.Tensor:
     """The IoU of every pair of boxes (B, N, 4) and (B, M, 4), as (B, N, M)."""
-    a, b = one[:, :, tf.newaxis], two[:, tf.newaxis]
-    low, high = tf.maximum(a[..., :2], b[..., :2]), tf.minimum(a[..., 2:], b[..., 2:])
-    shared = tf.reduce_prod(tf.maximum(high - low, 0.0), axis=-1)
-    union = _area(a) + _area(b) - shared
-    return tf.math.divide_no_nan(shared, union)
+    return paired_iou(one[:, :, tf.newaxis], two[:, tf.newaxis])
+
+
+def paired_iou(one: tf.Tensor, two: tf.Tensor) -> tf.Tensor:
+    """The IoU of boxes (..., 4), one by one."""
+    return tf.math.divide_no_nan(*_shared_and_union(one, two))
 
 
 def giou_loss(one: tf.Tensor, two: tf.Tensor) -> tf.Tensor:
@@ -82,14 +83,18 @@ def giou_loss(one: tf.Tensor, two: tf.Tensor) -> tf.Tensor:
     References:
         Rezatofighi et al. 2019, "Generalized Intersection over Union".
     """
-    low, high = tf.maximum(one[..., :2], two[..., :2]), tf.minimum(one[..., 2:], two[..., 2:])
-    shared = tf.reduce_prod(tf.maximum(high - low, 0.0), axis=-1)
-    union = _area(one) + _area(two) - shared
+    shared, union = _shared_and_union(one, two)
     whole_low = tf.minimum(one[..., :2], two[..., :2])
     whole_high = tf.maximum(one[..., 2:], two[..., 2:])
     whole = tf.reduce_prod(tf.maximum(whole_high - whole_low, 0.0), axis=-1)
     iou = tf.math.divide_no_nan(shared, union)
     return 1.0 - iou + tf.math.divide_no_nan(whole - union, whole)
+
+
+def _shared_and_union(one: tf.Tensor, two: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    low, high = tf.maximum(one[..., :2], two[..., :2]), tf.minimum(one[..., 2:], two[..., 2:])
+    shared = tf.reduce_prod(tf.maximum(high - low, 0.0), axis=-1)
+    return shared, _area(one) + _area(two) - shared
 
 
 def _area(boxes: tf.Tensor) -> Any:

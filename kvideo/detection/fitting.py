@@ -25,13 +25,14 @@ from kvideo.training.assembly import build_classifier, loop_options, set_up
 from kvideo.training.experiment import Experiment
 from kvideo.training.loop import Loop
 from kvideo.training.optimizers import make_optimizer
+from kvideo.training.transfer import freeze_up_to
 from kvideo.training.videos import mirror_clips
 
 # What an experiment may say of classifiers only, and its values that say nothing.
 _OF_CLASSIFIERS: dict[str, Any] = {
     "label_smoothing": 0.0, "focal_gamma": 0.0, "class_weights": "none", "sampling": "random",
     "distill": None, "mixup": 0.0, "cutmix": 0.0, "multigrid": False, "precise_bn": None,
-    "unfreeze_epochs": None, "data_service": None, "random_erasing": 0.0, "freeze": None,
+    "unfreeze_epochs": None, "data_service": None, "random_erasing": 0.0,
     "layer_decay": None, "remat": False, "bptt": None, "accumulate": 1, "quarantine": None,
 }  # fmt: skip
 
@@ -74,6 +75,8 @@ def assemble(
         model = actor_detector(
             classifier, len(videos.class_names), name=f"{classifier.name}_detector", **options
         )
+        if experiment.freeze:
+            say(f"{freeze_up_to(model, experiment.freeze)} layers are frozen.")
         optimizer = make_optimizer(experiment, model)
     numbers = videos.numbers if isinstance(videos, KeyframeSet) else ()
     info = dataclasses.replace(info, detector=True, multi_label=True, class_numbers=numbers)

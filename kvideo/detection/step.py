@@ -7,19 +7,26 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kvideo.data.keyframes import ACTOR, HIDDEN
-from kvideo.detection.cells import boxes_of_cells, giou_loss, owners_of_cells, pairwise_iou
+from kvideo.data.keyframes import ACTIONS, ACTOR, BOX, HIDDEN, SHOWN
+from kvideo.detection.cells import (
+    boxes_of_cells,
+    giou_loss,
+    owners_of_cells,
+    paired_iou,
+    pairwise_iou,
+)
 from kvideo.detection.stages import has_person_head, split
 from kvideo.errors import UsageError
 from kvideo.models.actor_detector import ACTORNESS, FEATURE_MAP, SIDES
 from kvideo.training.objective import Objective
 from kvideo.training.step import clip_gradients
 
-_ALPHA, _GAMMA = 0.25, 2.0  # Lin et al. 2017, "Focal Loss for Dense Object Detection"
+# Li et al. 2020, "Generalized Focal Loss": what is to be said of a cell is how well its box fits.
+_GAMMA = 2.0
+_LEAST_FIT = 0.2  # of an actor's cell while boxes are still wild
 _PROPOSALS = 16  # boxes of the person head, of a clip, that the action head learns from
 _SAME, _OTHER = 0.5, 0.3  # overlap from which on a box shows an actor; below which it shows none
 _NMS = 0.7
-_JITTER = 0.1  # of a box's width and height, by which true boxes are moved
 
 
 def compile_detector_step(
@@ -36,11 +43,11 @@ def compile_detector_step(
 ) -> Any:
     """A function that takes one step of training on a batch.
 
-    The loss of a clip is the sum of three: the focal loss of its map's cells, divided by the number
-    of cells that are an actor's; the mean of 1 − GIoU of these cells' boxes; and the binary
-    cross-entropy of the actions, summed over the classes, the mean over boxes. These boxes are the
-    true ones, moved a little, and those of the person head: with an overlap of 0.5 they have the
-    actor's actions, below 0.3 none.
+    The loss of a clip is the sum of three: the quality focal loss of its map's cells, which are to
+    say the overlap of their box with the actor's, divided by the number of cells that are an
+    actor's; the mean of 1 − GIoU of these boxes; and the binary cross-entropy of the actions,
+    summed over the classes, the mean over boxes. These boxes are the true ones, moved a little, and
+    those of the person head: with an overlap of 0.5 they have the actor's actions, below 0.3 none.
 
     Args:
         model: an `actor_detector`, built under `strategy`'s scope.
@@ -68,14 +75,11 @@ def compile_detector_step(
     variables = model.trainable_variables
     with_head = has_person_head(model)
 
-    def losses_of(
-        clips: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def losses_of(clips: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The loss, and the share of actors whose best class is right, of each clip (b,)."""
         known, hidden = labels[..., 0] == ACTOR, labels[..., 0] == HIDDEN
-        boxes, actions = labels[..., 1:5], labels[..., 5:]
+        boxes, shown, actions = labels[..., BOX], labels[..., SHOWN], labels[..., ACTIONS]
         found = first(clips, training=True)
-        shown = _moved(boxes, seed)
         total = tf.zeros(tf.shape(clips)[0])
         if with_head:
             total += _head_loss(found, boxes, known, hidden)
@@ -89,10 +93,8 @@ def compile_detector_step(
 
     def replica_step(clips: tf.Tensor, labels: tf.Tensor, flag: tf.Tensor) -> tf.Tensor:
         counts = tf.cast(labels[:, 0, 0] >= 0, tf.float32)  # (b,) without what fills up
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        seed = tf.stack([tf.cast(optimizer.iterations.value, tf.int32), replica])
         with tf.GradientTape() as tape:
-            losses, hits = losses_of(clips, labels, seed)
+            losses, hits = losses_of(clips, labels)
             loss = tf.reduce_sum(losses * counts) / batch_size
             if model.losses:
                 loss += tf.add_n(model.losses) / num_replicas
@@ -122,13 +124,13 @@ def _head_loss(found: Any, boxes: tf.Tensor, known: tf.Tensor, hidden: tf.Tensor
     own = tf.cast(taken, tf.float32)
     background = tf.cast(free & ~near_hidden, tf.float32)
     number = tf.maximum(tf.reduce_sum(own, axis=(1, 2)), 1.0)
-    chance = tf.sigmoid(logits)
-    missed = _ALPHA * own * (1 - chance) ** _GAMMA * tf.math.log_sigmoid(logits)
-    wrong = (1 - _ALPHA) * background * chance**_GAMMA * tf.math.log_sigmoid(-logits)
-    focal = -tf.reduce_sum(missed + wrong, axis=(1, 2)) / number
     wanted = tf.gather(boxes, owner, axis=1, batch_dims=1)  # (b, H, W, 4)
-    apart = giou_loss(boxes_of_cells(found[SIDES]), wanted)
-    return focal + tf.reduce_sum(apart * own, axis=(1, 2)) / number
+    said = boxes_of_cells(found[SIDES])
+    fit = own * tf.stop_gradient(tf.maximum(paired_iou(said, wanted), _LEAST_FIT))
+    surprise = tf.abs(fit - tf.sigmoid(logits)) ** _GAMMA
+    focal = surprise * tf.nn.sigmoid_cross_entropy_with_logits(fit, logits) * (own + background)
+    apart = giou_loss(said, wanted) * own
+    return tf.reduce_sum(focal + apart, axis=(1, 2)) / number
 
 
 def _proposals(found: Any) -> tf.Tensor:
@@ -141,13 +143,6 @@ def _proposals(found: Any) -> tf.Tensor:
         _PROPOSALS, _PROPOSALS, iou_threshold=_NMS, score_threshold=0.0, clip_boxes=True,
     )  # fmt: skip
     return best.nmsed_boxes
-
-
-def _moved(boxes: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Boxes (b, N, 4) with their sides moved at random."""
-    sizes = tf.tile(boxes[..., 2:] - boxes[..., :2], (1, 1, 2))
-    shift = tf.random.stateless_uniform(tf.shape(boxes), seed, -_JITTER, _JITTER)
-    return tf.clip_by_value(boxes + shift * sizes, 0.0, 1.0)
 
 
 def _targets(

@@ -26,6 +26,7 @@ ACTORNESS, SIDES, LOGITS = "actorness", "sides", "logits"
 FEATURE_MAP, ACTION_HEAD = "feature_map", "action_head"
 _RARE = 0.01  # what share of the cells is taken to be actors at the beginning (Lin et al. 2017)
 _SIDE = 0.15  # of the picture, at the beginning
+_RATES = (1, 2, 4)  # holes of the person head's convolutions: together they see 15×15 cells
 
 
 def actor_detector(
@@ -41,10 +42,11 @@ def actor_detector(
 ) -> keras.Model:
     """Finds actors at the middle of a clip and classifies what each of them does.
 
-    The person head is anchor-free: two 3×3 convolutions on the keyframe's map (frame T' // 2), and
-    then for each cell whether an actor is there, and how far the box reaches from the cell's middle
-    to its four sides. The action head cuts boxes out of the map, averaged over time, by RoI align
-    (7×7 bins of 2×2 points), takes the maximum over the bins, and gives a logit for each class.
+    The person head is anchor-free: three 3×3 convolutions on the keyframe's map (frame T' // 2),
+    with holes, so that they see 15×15 cells; then for each cell how well its box fits an actor, and
+    how far that box reaches from the cell's middle to its four sides. The action head cuts boxes
+    out of the map, averaged over time, by RoI align (7×7 bins of 2×2 points), takes the maximum
+    over the bins, and gives a logit for each class.
 
     The backbone's layers are shared with the model, not copied.
 
@@ -109,8 +111,8 @@ def _person_head(found: Any, filters: int) -> dict[str, Any]:
     height, width = found.shape[2:4]
     x = MiddleFrame(name="keyframe")(found)
     x = keras.layers.Reshape((height, width, found.shape[-1]), name="keyframe_map")(x)
-    for number in (1, 2):
-        x = conv_unit(x, filters, 3, name=f"person_conv{number}")
+    for number, rate in enumerate(_RATES, 1):
+        x = conv_unit(x, filters, 3, name=f"person_conv{number}", dilation=rate)
     actorness = keras.layers.Conv2D(
         1, 1, bias_initializer=_constant(_logit(_RARE)), name="person_actorness"
     )(x)
