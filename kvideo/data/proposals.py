@@ -14,7 +14,7 @@ from kvideo.data.actors import Frame, mended_box, parse_rows
 from kvideo.data.formats import Opener, read_text
 from kvideo.errors import DataError
 
-Found = tuple[np.ndarray, np.ndarray]
+Found = tuple[np.ndarray, np.ndarray]  # boxes (N, 4) and scores (N,)
 # A box, its class and its score, at a moment.
 ScoredBox = tuple[Frame, tuple[float, float, float, float], str, float]
 

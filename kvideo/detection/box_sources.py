@@ -10,12 +10,11 @@ import numpy as np
 
 from kvideo.data.actors import ActorSet, Frame
 from kvideo.data.boxes import clipped
-from kvideo.data.proposals import read_proposals
+from kvideo.data.proposals import Found, read_proposals
 from kvideo.data.remote import open_remote
 from kvideo.detection.metrics import Floats
 from kvideo.errors import KVideoError
 
-Found = tuple[Floats, Floats]  # boxes (N, 4) and scores (N,)
 _SAME_TIME = 1e-3  # seconds
 _NOBODY = (np.zeros((0, 4)), np.zeros(0))
 

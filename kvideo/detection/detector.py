@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvideo.clip_spec import clip_dtype
+from kvideo.data.proposals import Found
 from kvideo.detection.cells import boxes_of_cells
 from kvideo.detection.metrics import Floats
 from kvideo.detection.stages import has_person_head, split
@@ -18,7 +19,6 @@ from kvideo.detection.suppression import suppress
 from kvideo.errors import UsageError
 from kvideo.models.actor_detector import ACTORNESS, FEATURE_MAP, LOGITS, SIDES
 
-Found = tuple[Floats, Floats]  # boxes (N, 4) and scores (N,) of one clip
 _CANDIDATES = 200  # cells of a clip that go into suppression
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from kvideo.data.boxes import boxes_in_clip, boxes_in_picture
 from kvideo.data.clip_reader import ClipReader
 from kvideo.data.keyframes import KeyframeBlock, keyframe_blocks
+from kvideo.data.proposals import Found
 from kvideo.data.records import VideoRecord
 from kvideo.data.sampling import Window
-from kvideo.detection.detector import Detector, Found
+from kvideo.detection.detector import Detector
 from kvideo.detection.metrics import Floats
 from kvideo.detection.results import Moment, VideoActors
 

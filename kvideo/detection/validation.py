@@ -11,8 +11,9 @@ from kvideo.cluster import Cluster
 from kvideo.data.clip_reader import ClipReader
 from kvideo.data.failures import Failures
 from kvideo.data.keyframes import Keyframe
+from kvideo.data.proposals import Found
 from kvideo.data.records import VideoRecord, VideoSet
-from kvideo.detection.detector import Detector, Found
+from kvideo.detection.detector import Detector
 from kvideo.detection.metrics import Boxes, frame_scores
 from kvideo.detection.results import VideoActors, action_boxes, actor_boxes
 from kvideo.detection.running import detect
