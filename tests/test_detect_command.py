@@ -270,7 +270,7 @@ detection.fit(sys.argv[2], "single_frame", out=sys.argv[3], epochs=1, val_fracti
 
 @pytest.mark.slow
 def test_two_devices_give_the_weights_of_one(data: Path, tmp_path: Path) -> None:
-    settings = {**SETTINGS, "model_options": {"widths": (4, 6), "dropout": 0.0}}
+    settings = {**SETTINGS, "model_options": {"widths": (4, 6)}, "batch_size": 24}
     for devices in (1, 2):
         code = f"SETTINGS = {settings!r}\n{MIRRORED}"
         arguments = [str(devices), str(data), str(tmp_path / str(devices))]
@@ -311,7 +311,7 @@ def test_a_persons_detector_of_a_plugin(run: Path, data: Path, tmp_path, monkeyp
     truth = {
         k[1]: actors for k, actors in read_actors(data / "train.csv").frames.items() if k[0] == "v0"
     }
-    for moment in seen.moments[1:]:
+    for moment in [moment for moment in seen.moments if moment.time in truth]:
         actors = np.array([actor.box for actor in truth[moment.time]])
         hull = [*actors[:, :2].min(axis=0), *actors[:, 2:].max(axis=0)]
         np.testing.assert_allclose(moment.boxes[0], hull, atol=0.06)
