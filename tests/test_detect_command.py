@@ -318,5 +318,7 @@ def test_a_persons_detector_of_a_plugin(run: Path, data: Path, tmp_path, monkeyp
         assert moment.scores.tolist() == [0.8]
     with pytest.raises(KVideoError, match='"wrong" must give boxes'):
         list(detection.predict(run, video, person_detector="wrong"))
+    listed = CliRunner().invoke(cli, ["models", "--person-detectors"])
+    assert "colours  test_detect_command:person_detector  (finder 1.0)" in listed.stdout
     with pytest.raises(UnknownNameError, match='Did you mean "colours"'):
         detection.predict(run, video, person_detector="colour")

@@ -7,18 +7,22 @@ from typing import Any
 import click
 
 from kvideo.cli.options import json_option, print_json
-from kvideo.registry import DECODERS, MODELS, Entry, entries
+from kvideo.registry import DECODERS, MODELS, PERSON_DETECTORS, Entry, entries
 
 
 @click.command()
 @click.option("--decoders", is_flag=True, help="List the video decoders instead.")
+@click.option("--person-detectors", is_flag=True, help="List the person detectors instead.")
 @json_option
-def models(decoders: bool, as_json: bool) -> None:
+def models(decoders: bool, person_detectors: bool, as_json: bool) -> None:
     """List the models that can be trained: built-in ones and those of installed plugins.
 
     Nothing is imported, so a broken plugin is listed too; using it says what is wrong.
     """
-    found = list(entries(DECODERS if decoders else MODELS).values())
+    if decoders and person_detectors:
+        raise click.UsageError("list either decoders or person detectors.")
+    group = DECODERS if decoders else PERSON_DETECTORS if person_detectors else MODELS
+    found = list(entries(group).values())
     if as_json:
         print_json([_document(entry) for entry in found])
         return
