@@ -91,6 +91,17 @@ def test_blocks_come_in_order_and_errors_with_them(counting: Path, tmp_path: Pat
     assert numbers(blocks[4].clips[0], counting) == [6, 8, 10, 12]
 
 
+def test_moments_beyond_the_end_cost_themselves_only(counting: Path) -> None:
+    reader = reader_of()
+    wanted = [
+        (VideoRecord(str(counting)), [1.0, 2.0, 9.0]),
+        (VideoRecord(str(counting)), [7.0, 8.0]),
+    ]
+    one, two = keyframe_blocks(wanted, reader, workers=1)
+    assert one.times.tolist() == [1, 2] and one.clips.shape[0] == 2 and one.error is not None
+    assert two.clips is None and "7 s is asked for" in str(two.error)
+
+
 def test_moments() -> None:
     assert moments_of(2.0, 0.5).tolist() == [0, 0.5, 1, 1.5]
     assert moments_of(2.1, 0.5).tolist() == [0, 0.5, 1, 1.5, 2]

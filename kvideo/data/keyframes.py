@@ -169,10 +169,10 @@ class KeyframeBlock:
 
     Attributes:
         index: number of the record.
-        times: (n,) seconds.
+        times: (n,) seconds; without those that lie beyond the video's end.
         clips: (n, T, H, W, C); None if they could not be read.
         window: how the picture lies in a clip.
-        error: then the reason.
+        error: the reason, or why some of the moments are missing.
     """
 
     index: int
@@ -204,12 +204,29 @@ def keyframe_blocks(
         try:
             clips, window = reader.clips_with_keyframes(record, times, _whole(reader))
         except DecodeError as error:
+            if error.reason == "too_short" and len(times) > 1:
+                return _joined([load((index, record, each)) for each in times[:, np.newaxis]])
             return KeyframeBlock(index, times, error=error)
         return KeyframeBlock(index, times, clips, window)
 
     size = _BLOCK * int(np.prod(reader.spec.shape)) * np.dtype(reader.spec.dtype).itemsize
     ahead = max(workers, min(2 * workers, MAX_AHEAD_BYTES // size))
     return ordered_map(load, pieces(), workers, ahead)
+
+
+def _joined(blocks: Sequence[KeyframeBlock]) -> KeyframeBlock:
+    """Blocks of one moment each as one, with the error of those that are missing."""
+    error = next((block.error for block in blocks if block.error is not None), None)
+    there = [block for block in blocks if block.clips is not None]
+    if not there:
+        return dataclasses.replace(blocks[0], error=error)
+    return KeyframeBlock(
+        blocks[0].index,
+        np.concatenate([block.times for block in there]),
+        np.concatenate([np.asarray(block.clips) for block in there]),
+        there[0].window,
+        error,
+    )
 
 
 def _whole(reader: ClipReader) -> Callable[[tuple[int, int]], Window]:

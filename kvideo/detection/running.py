@@ -65,8 +65,9 @@ def _video(
     moments: list[Moment] = []
     error = None
     for block in blocks:
+        if block.error is not None:
+            error = error or str(block.error.detail)
         if block.clips is None or block.window is None:
-            error = error or (str(block.error.detail) if block.error else "no frames")
             continue
         given = None if boxes is None else boxes(record.path, name, block.times)
         moments += _moments(detector, block.clips, block.times, block.window, reader, given)
