@@ -51,7 +51,7 @@ def test_a_csv_with_a_header(folder: Path) -> None:
         folder, "label,x1,y1,x2,y2,time,video\nrun,0,0,0.5,1,1.25,a.mp4\nswim,0,0,1,1,2,b.mp4\n"
     )
     assert found.frames[("a.mp4", 1.25)] == (Actor((0, 0, 0.5, 1), (0,), None),)
-    assert found.frames[("b.mp4", 2.0)] == ()
+    assert found.frames[("b.mp4", 2.0)] == (Actor((0, 0, 1, 1), (), None),)  # somebody is there
     assert "of a class that" in found.notes[0] and "(swim)" in found.notes[0]
     (folder / "action_list.pbtxt").unlink()
     again = read_actors(folder / "boxes.csv")
@@ -65,12 +65,18 @@ def test_wrong_boxes_are_mended_or_left_out(folder: Path) -> None:
         "a,1,0.5,0.9,0.1,0.2,3,0\na,1,-0.1,0.2,0.5,1.2,3,1\na,1,0.3,0.3,0.3,0.6,3,2\n"
         "a,1,1.1,0.1,1.5,0.9,3,3\na,1,0.2,0.2,0.4,0.4,9,4\na,1,0.6,0.6,0.9,0.9,7,5\n",
     )
-    assert [actor.box for actor in found.frames[("a", 1.0)]] == [
-        (0.1, 0.2, 0.5, 0.9), (0.0, 0.2, 0.5, 1.0), (0.6, 0.6, 0.9, 0.9),
+    assert [(actor.box, actor.labels) for actor in found.frames[("a", 1.0)]] == [
+        ((0.1, 0.2, 0.5, 0.9), (0,)), ((0.0, 0.2, 0.5, 1.0), (0,)), ((0.2, 0.2, 0.4, 0.4), ()),
+        ((0.6, 0.6, 0.9, 0.9), (1,)),
     ]  # fmt: skip
     words = ("swapped corners", "partly outside", "without an area", "outside the picture", "lacks")
     assert all(any(word in note for note in found.notes) for word in words)
     assert all("line" in note for note in found.notes)
+
+
+def test_a_moment_of_whose_boxes_none_is_left_is_no_empty_one(folder: Path) -> None:
+    found = read(folder, "a,1,0.3,0.3,0.3,0.6,3,2\na,2\na,3,0.1,0.1,0.4,0.4,3,0\n")
+    assert [time for _, time in found.frames] == [2.0, 3.0]
 
 
 @pytest.mark.parametrize(

@@ -314,6 +314,7 @@ def _actors(
     """The actors of each moment; equal boxes of one person are one actor with several labels."""
     frames: dict[Frame, dict[tuple, list[int]]] = {}
     wrong: dict[str, list[str]] = {}
+    doubtful: set[Frame] = set()
     for row in rows:
         actors = frames.setdefault(row.frame, {})
         if row.box is None:
@@ -327,26 +328,23 @@ def _actors(
         if what:
             wrong.setdefault(what, []).append(row.where)
         if box is None:
+            doubtful.add(row.frame)
             continue
         labels = actors.setdefault((box, row.person), [])
         if row.label:
             index = names.index(row.label)
             if index is None:
-                wrong.setdefault(f"of a class that {names.source} lacks: left out", []).append(
-                    f"{row.where} ({row.label})"
-                )
+                wrong.setdefault(
+                    f"of a class that {names.source} lacks: taken without it", []
+                ).append(f"{row.where} ({row.label})")
             elif index not in labels:
                 labels.append(index)
     for what, places in wrong.items():
         notes.append(note_of(places, f"box {what}", f"boxes {what}"))
-    labelled = any(row.label for row in rows)
     return {
-        frame: tuple(
-            Actor(box, tuple(labels), person)
-            for (box, person), labels in actors.items()
-            if labels or not labelled
-        )
+        frame: tuple(Actor(box, tuple(labels), person) for (box, person), labels in actors.items())
         for frame, actors in frames.items()
+        if actors or frame not in doubtful  # somebody is there, nobody knows where
     }
 
 
