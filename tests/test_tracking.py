@@ -279,12 +279,15 @@ def test_sample_clips_of_every_kind(tmp_path: Path) -> None:
     history.add_clips(flow, np.array([[1.0, 0.0, 1.0]], np.float32), names, 8.0, 0)
     both = np.ones((1, 4, 8, 8, 5), np.float32)
     history.add_clips(both, np.array([[-1, 1, 1, 2]], np.int32), names, 8.0, 0)
+    actors = np.zeros((1, 2, 12), np.float32)
+    actors[0, :, 0], actors[0, 0, 10], actors[0, 1, 11] = (1, 2), 1, 1  # one is hidden
+    history.add_clips(np.zeros((1, 4, 8, 8, 3), np.uint8), actors, names, 8.0, 1)
     history.add_clips(np.zeros((1, 4, 7), np.float32), np.array([0]), names, 8.0, 0)
     many = np.eye(100, dtype=int)
     history.add_confusion(many, [f"class {i}" for i in range(100)], 1)
     history.close()
     found = summaries(tmp_path)
-    assert set(found) == {"clip 1: walk, jump", "clip 1: run, jump", "confusion"}
+    assert set(found) == {"clip 1: walk, jump", "clip 1: run, jump", "clip 1: run", "confusion"}
     from PIL import Image
 
     assert Image.open(io.BytesIO(found["clip 1: walk, jump"][2][0][2])).size == (80, 160)

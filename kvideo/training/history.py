@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from kvideo.data.keyframes import ACTIONS, ACTOR
 from kvideo.files import check_writable, write_text_atomic
 
 Row = dict[str, float]
@@ -117,7 +118,9 @@ class History:
 
 
 def _in_words(label: np.ndarray, class_names: Sequence[str]) -> str:
-    """Names of the classes that a label means: one, several of 0 and 1, or those over time."""
+    """Names of the classes that a label means: one, several, those over time, or actors'."""
+    if label.ndim == 2:  # see KeyframeClips
+        label = label[label[:, 0] == ACTOR][:, ACTIONS].max(axis=0, initial=0.0)
     if label.ndim == 0:
         found = [int(label)]
     elif np.issubdtype(label.dtype, np.floating):
