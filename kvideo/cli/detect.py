@@ -44,7 +44,7 @@ def _box_options(command: Any) -> Any:
             click.option(
                 "--actor-threshold",
                 type=float,
-                help="Least score of a box that the model finds.  [default: 0.05; predict: 0.3]",
+                help="Least score of a box that the model finds.  [default: 0.05; predict: 0.4]",
             ),
             click.option("--most", type=int, help="Boxes of a moment.  [default: 20]"),
             click.option(
@@ -242,7 +242,7 @@ def predict(
     from kvideo.saving import read_info
 
     info = read_info(_file(model))
-    settings = _settings(0.3 if actor_threshold is None else actor_threshold, most)
+    settings = _settings(0.4 if actor_threshold is None else actor_threshold, most)
     found: list[VideoActors] = []
     progress = Progress(None, "detecting", unit="moment")
     try:
