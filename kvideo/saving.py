@@ -101,7 +101,7 @@ class ModelInfo:
             finds that out.
         members: of a late fusion, the models that it is made of, each with clips of its own; then
             `clip_spec`, `views` and `builder` are those of the first.
-        detector: an `actor_detector` on that builder's model.
+        detector: of an `actor_detector` on that builder's model: its options.
         class_numbers: of a detector: what stands for the classes in AVA's files; by default their
             positions, from 1.
     """
@@ -113,7 +113,7 @@ class ModelInfo:
     builder: BuilderInfo | None = None
     per_frame: bool = False
     members: tuple[Member, ...] = ()
-    detector: bool = False
+    detector: dict[str, Any] | None = None
     class_numbers: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class ModelInfo:
             builder=first.builder,
             per_frame=values.get("per_frame", False),
             members=tuple(Member.from_json(member) for member in values.get("members", ())),
-            detector=values.get("detector", False),
+            detector=values.get("detector"),
             class_numbers=tuple(values.get("class_numbers", ())),
         )
 
@@ -196,7 +196,7 @@ def check_single(info: ModelInfo, what: str) -> None:
     Raises:
         UsageError: it is one; the message begins with `what`.
     """
-    if info.detector:
+    if info.detector is not None:
         raise UsageError(
             f"{what} a classifier; this is an actor detector, which `kvideo detect` works with."
         )
@@ -231,7 +231,7 @@ def save_model(
         )
     info = dataclasses.replace(
         info,
-        per_frame=len(logits) == 3 and not info.detector,
+        per_frame=len(logits) == 3 and info.detector is None,
     )
     with atomic_path(path) as temporary:
         model.save(temporary)

@@ -82,9 +82,9 @@ def test_without_a_person_head():
 
 def test_a_detector_is_saved_and_loaded(tmp_path):
     model = actor_detector(backbone(), 2, context=True, scene_attention=True)
-    info = ModelInfo(ClipSpec(4, size=(32, 48)), ("run", "sit"), True, detector=True)
+    info = ModelInfo(ClipSpec(4, size=(32, 48)), ("run", "sit"), True, detector={"context": True})
     save_model(model, tmp_path / "model.keras", info)
-    assert read_info(tmp_path / "model.keras").detector
+    assert read_info(tmp_path / "model.keras").detector == {"context": True}
     again = load_model(tmp_path / "model.keras")
     given = {"clip": clips(), "boxes": BOXES}
     for name, values in model(given).items():

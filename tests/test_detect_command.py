@@ -170,6 +170,28 @@ def test_no_person_head_and_resuming(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_detector_learns_on(run: Path, data: Path, tmp_path: Path) -> None:
+    """From its weights, on other classes: all but the last layer is taken over."""
+    text = (data / "train.csv").read_text().replace("blue", "cold").replace("red", "warm")
+    (tmp_path / "other.csv").write_text(text + "v0,0.5,0.1,0.1,0.4,0.4,third,9\n")
+    code, _, errors = invoke(
+        "fit", tmp_path / "other.csv", "--root", data / "videos", "--weights", run / "model.keras",
+        "--out", tmp_path / "run", "--epochs", "1", "--lr", "1e-6", "--val-fraction", "0",
+        "-b", "8", "--precision", "float32",
+    )  # fmt: skip
+    assert code == 0 and "weights copied; fresh: " in errors, errors
+    info = kvideo.model_info(tmp_path / "run")
+    assert info.class_names == ("cold", "third", "warm")
+    assert info.clip_spec == kvideo.model_info(run).clip_spec
+    old, new = (kvideo.load_model(path) for path in (run, tmp_path / "run"))
+    for name in ("sides", "person_conv1"):
+        for a, b in zip(*(m.get_layer(name).get_weights() for m in (old, new)), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-3)
+    code, _, errors = invoke("evaluate", run, tmp_path / "other.csv", "--root", data / "videos")
+    assert code == 1 and "none of its labels" in errors
+
+
+@pytest.mark.slow
 def test_a_classifier_becomes_a_detector(data: Path, run: Path, tmp_path: Path) -> None:
     """`--weights` of any run; and a detector is refused where a classifier is needed."""
     code, _, errors = invoke("predict", _classifier(data, tmp_path), data / "videos" / "v0.mp4")
@@ -178,7 +200,7 @@ def test_a_classifier_becomes_a_detector(data: Path, run: Path, tmp_path: Path) 
         data, None, weights=str(tmp_path / "run" / "model.keras"), out=tmp_path / "made", epochs=1,
         **{**SETTINGS, "model_options": {}, "num_frames": None, "size": None, "frame_rate": None},
     )  # fmt: skip
-    assert kvideo.model_info(tmp_path / "made").detector
+    assert kvideo.model_info(tmp_path / "made").detector == {}
     for call in (
         lambda: list(kvideo.predict(run, data / "videos" / "v0.mp4")),
         lambda: kvideo.features(run, data / "videos"),

@@ -284,7 +284,7 @@ def _prepare(model: str) -> None:
     from kvideo.errors import UsageError
     from kvideo.saving import read_info
 
-    if not read_info(_file(model)).detector:
+    if read_info(_file(model)).detector is None:
         raise UsageError(
             f"{model} is a classifier. `kvideo detect fit DATA --weights {model}` makes a detector "
             "of it."

@@ -339,6 +339,12 @@ def _actors(
                 ).append(f"{row.where} ({row.label})")
             elif index not in labels:
                 labels.append(index)
+    said = [row.label for row in rows if row.label]
+    if said and all(names.index(label) is None for label in said):
+        raise DataError(
+            f"{rows[0].where.rpartition(',')[0]}: none of its labels (the first is {said[0]!r}) is "
+            f"one of {names.source}: {enumerate_words(names.names)}."
+        )
     for what, places in wrong.items():
         notes.append(note_of(places, f"box {what}", f"boxes {what}"))
     return {

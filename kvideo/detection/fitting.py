@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from kvideo.cluster import Cluster
 from kvideo.data.failures import Failures
 from kvideo.data.keyframes import KeyframeClips, KeyframeSet
@@ -20,12 +22,13 @@ from kvideo.detection.step import compile_detector_step
 from kvideo.detection.validation import DetectorValidation
 from kvideo.errors import UsageError
 from kvideo.models.actor_detector import actor_detector
+from kvideo.saving import ModelInfo, load_model, model_info, read_info
 from kvideo.text import plural
 from kvideo.training.assembly import build_classifier, loop_options, set_up
 from kvideo.training.experiment import Experiment
 from kvideo.training.loop import Loop
 from kvideo.training.optimizers import make_optimizer
-from kvideo.training.transfer import freeze_up_to
+from kvideo.training.transfer import copy_weights, freeze_up_to
 from kvideo.training.videos import mirror_clips
 
 # What an experiment may say of classifiers only, and its values that say nothing.
@@ -63,23 +66,28 @@ def assemble(
     Raises:
         UsageError: a setting that suits classifiers only, or see `kvideo.training.assembly`.
     """
-    settings = dict(experiment.detector or {})
+    settings, weights = dict(experiment.detector or {}), experiment.weights
     check_settings(experiment)
-    if experiment.framing is None:
-        experiment = dataclasses.replace(experiment, framing="letterbox")
     cluster = cluster or Cluster()
     strategy = set_up(experiment, cluster)
     with strategy.scope():
-        classifier, info, precision = build_classifier(experiment, videos, say)
         options = {name: settings[name] for name in OF_MODEL if name in settings}
+        source = _former(experiment)
+        if source is not None:
+            experiment, options = _like(experiment, options, model_info(source))
+        elif experiment.framing is None:
+            experiment = dataclasses.replace(experiment, framing="letterbox")
+        classifier, info, precision = build_classifier(experiment, videos, say)
         model = actor_detector(
             classifier, len(videos.class_names), name=f"{classifier.name}_detector", **options
         )
+        if source is not None:
+            say(f"From {weights}: {copy_weights(source, model)}")
         if experiment.freeze:
             say(f"{freeze_up_to(model, experiment.freeze)} layers are frozen.")
         optimizer = make_optimizer(experiment, model)
     numbers = videos.numbers if isinstance(videos, KeyframeSet) else ()
-    info = dataclasses.replace(info, detector=True, multi_label=True, class_numbers=numbers)
+    info = dataclasses.replace(info, detector=options, multi_label=True, class_numbers=numbers)
     spec = info.clip_spec
     experiment.augmentation(flip=False).check(spec.modality)
     reader = clip_reader(spec, experiment.decoder, keep_flow=True)
@@ -124,6 +132,39 @@ def assemble(
         callbacks=callbacks,
         compile_step=compile_detector_step,
     )
+
+
+def _former(experiment: Experiment) -> keras.Model | None:
+    """The detector that the training begins with; None if it begins with a classifier, or nothing.
+
+    Raises:
+        ModelFileError: the file cannot be loaded.
+    """
+    weights = experiment.weights
+    if weights is None or not weights.endswith(".keras") or read_info(weights).detector is None:
+        return None
+    return load_model(weights)
+
+
+def _like(
+    experiment: Experiment, options: dict[str, Any], former: ModelInfo
+) -> tuple[Experiment, dict[str, Any]]:
+    """The experiment and the detector's options, as a former one's where nothing else is said.
+
+    Raises:
+        UsageError: the former one does not say how it was built.
+    """
+    builder, spec = former.builder, former.clip_spec
+    if experiment.model is None and builder is None:
+        raise UsageError(f"{experiment.weights} does not say how it was built; name its --model.")
+    fields: dict[str, Any] = {"weights": None}
+    if experiment.model is None and builder is not None:
+        fields |= {"model": builder.name, "model_options": builder.options}
+    for name in ("num_frames", "frame_rate", "size", "framing", "modality"):
+        if getattr(experiment, name) is None:
+            fields[name] = getattr(spec, name)
+    known = {**(former.detector or {}), **options}
+    return dataclasses.replace(experiment, **fields), known
 
 
 def check_settings(experiment: Experiment) -> None:

@@ -105,7 +105,9 @@ def run(
         find(MODELS, experiment.model)  # wrong names are told before anything is read
     find(DECODERS, experiment.decoder)
     if experiment.weights and experiment.weights.endswith(".keras"):
-        check_single(read_info(experiment.weights), "training begins with")
+        info = read_info(experiment.weights)
+        if experiment.detector is None or info.detector is None:
+            check_single(info, "training begins with")
     if experiment.distill is not None:
         check_single(model_info(experiment.distill), "a teacher is")
     cluster = _join(experiment, prepare)

@@ -85,7 +85,8 @@ def copy_weights(source: keras.Model, target: keras.Model) -> Transfer:
     copied: list[str] = []
     fresh: list[str] = []
     averaged: list[str] = []
-    of_flow = target.input_shape[-1] == MODALITIES["flow"]
+    clips = target.input["clip"] if isinstance(target.input, dict) else target.input
+    of_flow = clips.shape[-1] == MODALITIES["flow"]
     for layer in target.layers:
         for place, weight in enumerate(layer.weights):
             other = offered.get((layer.name, place))
