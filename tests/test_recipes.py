@@ -9,7 +9,9 @@ from click.testing import CliRunner
 
 import kvideo
 from kvideo.cli import cli
+from kvideo.cli.detect import fit as detect_command
 from kvideo.cli.fit import fit as fit_command
+from kvideo.detection.settings import OF_DATA, OF_MODEL
 from kvideo.errors import UsageError
 from kvideo.recipes import RECIPES
 from kvideo.training import Experiment
@@ -92,4 +94,6 @@ def test_unknown_settings_are_named() -> None:
 def test_every_setting_of_an_experiment_is_an_option() -> None:
     names = {option.name for option in fit_command.params}
     fields = {field.name for field in dataclasses.fields(Experiment)}
-    assert fields <= names
+    assert fields - {"detector"} <= names
+    of_detector = {option.name for option in detect_command.params}
+    assert {*OF_MODEL, *OF_DATA} | fields - {"detector"} <= of_detector
