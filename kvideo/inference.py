@@ -43,7 +43,7 @@ class Predictor:
         fold: bool = True,
         settle_after: int = 192,
     ) -> None:
-        if isinstance(model.input, dict):
+        if isinstance(getattr(model, "input", None), dict):
             raise UsageError(
                 f'"{model.name}" is an actor detector, which takes boxes besides clips; '
                 "`kvideo detect` works with it."

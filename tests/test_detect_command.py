@@ -292,7 +292,7 @@ detection.fit(sys.argv[2], "single_frame", out=sys.argv[3], epochs=1, val_fracti
 
 @pytest.mark.slow
 def test_two_devices_give_the_weights_of_one(data: Path, tmp_path: Path) -> None:
-    settings = {**SETTINGS, "model_options": {"widths": (4, 6)}, "batch_size": 24}
+    settings = {**SETTINGS, "model_options": {"widths": (4, 6)}, "batch_size": 48}
     for devices in (1, 2):
         code = f"SETTINGS = {settings!r}\n{MIRRORED}"
         arguments = [str(devices), str(data), str(tmp_path / str(devices))]
@@ -300,7 +300,7 @@ def test_two_devices_give_the_weights_of_one(data: Path, tmp_path: Path) -> None
     one, two = ([w.numpy() for w in kvideo.load_model(tmp_path / str(n)).weights] for n in (1, 2))
     assert len(one) > 12
     for a, b in zip(one, two, strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-5)
+        np.testing.assert_allclose(a, b, atol=1e-4)
 
 
 def person_detector(pictures: np.ndarray) -> list:

@@ -60,9 +60,6 @@ class Conv3D(keras.layers.Conv3D):
         if _plain or use_xla() or self.groups > 1 or self.data_format != "channels_last":
             return super().convolution_op(inputs, kernel)
         kernel = tf.convert_to_tensor(kernel)
-        if self._is_of_one_frame(inputs):
-            middle = (kernel.shape[0] - 1) // 2
-            return super().convolution_op(inputs, kernel[middle : middle + 1])
         if self._is_thin(inputs):
             return in_blocks(inputs, kernel, frames=min(2, _THIN // self.filters))
         if self._is_pointwise():
@@ -72,6 +69,9 @@ class Conv3D(keras.layers.Conv3D):
             wide = inputs.shape[-1] >= _WIDE and inputs.dtype == tf.float32
             forward = over_time_as_products if wide else super().convolution_op
             return _with_gradients(forward, gradients_over_time)(inputs, kernel)
+        if self._is_of_one_frame(inputs):
+            middle = (kernel.shape[0] - 1) // 2
+            return super().convolution_op(inputs, kernel[middle : middle + 1])
         return super().convolution_op(inputs, kernel)
 
     def _is_of_one_frame(self, inputs: Any) -> bool:
