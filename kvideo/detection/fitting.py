@@ -130,7 +130,7 @@ def assemble(
         quiet=quiet,
         cluster=cluster,
         callbacks=callbacks,
-        compile_step=compile_detector_step,
+        make_step=compile_detector_step,
     )
 
 

@@ -30,7 +30,6 @@ from kvideo.training.loop_state import LoopOptions, LoopState
 from kvideo.training.multigrid import MultigridSource
 from kvideo.training.objective import Objective
 from kvideo.training.run_folder import MODEL, RunFolder
-from kvideo.training.step import compile_step
 from kvideo.training.step_compiler import StepCompiler
 from kvideo.training.step_plan import StepPlan
 from kvideo.training.tested_weights import TestedWeights
@@ -70,7 +69,7 @@ class Loop:
         head: the part of the model that is trained on `clips`, where these are features of a frozen
             backbone; by default the model.
         callbacks: see `CallbackDriver`; only the chief calls them.
-        compile_step: makes the step; see the function of that name, which is the default.
+        make_step: makes the step; `compile_step` is the default.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class Loop:
         source_of: Callable[[ClipSpec], ClipSource] | None = None,
         head: keras.Model | None = None,
         callbacks: Sequence[Any] = (),
-        compile_step: Callable[..., Any] = compile_step,
+        make_step: Callable[..., Any] | None = None,
     ) -> None:
         self.model, self.info, self.source, self.optimizer = model, info, source, optimizer
         self.strategy, self.options, self.folder = strategy, options, folder
@@ -124,7 +123,7 @@ class Loop:
         )
         self._steps_of = StepCompiler(
             network, optimizer, strategy, objective, options, self._plan, self._thawing, say,
-            compile_step,
+            make_step,
         )  # fmt: skip
         self._step = self._steps_of(0)  # so that what cannot be compiled is told at once
         self.callbacks = CallbackDriver(

@@ -30,7 +30,7 @@ class StepCompiler:
         plan: the steps' batches.
         thawing: which layers are trained in which epoch; None: always the same.
         say: is told which layers come in.
-        compile_step: see `Loop`.
+        make_step: see `Loop`.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class StepCompiler:
         plan: StepPlan,
         thawing: Thawing | None,
         say: Callable[[str], None],
-        compile_step: Callable[..., Any] = compile_step,
+        make_step: Callable[..., Any] | None = None,
     ) -> None:
         self._compile = functools.partial(
-            compile_step,
+            make_step or compile_step,
             optimizer=optimizer,
             strategy=strategy,
             objective=objective,
