@@ -18,6 +18,7 @@ from kvideo import detection
 from kvideo.cli import cli
 from kvideo.data.actors import read_actors
 from kvideo.errors import DataError, KVideoError, UnknownNameError, UsageError
+from kvideo.training.experiment import Experiment, absolute
 
 COLOURS = {"blue": (40, 60, 220), "red": (220, 50, 40)}
 RATE, SECONDS, SIZE = 10, 4, (48, 64)
@@ -204,9 +205,52 @@ def test_a_classifier_becomes_a_detector(data: Path, run: Path, tmp_path: Path) 
     for call in (
         lambda: list(kvideo.predict(run, data / "videos" / "v0.mp4")),
         lambda: kvideo.features(run, data / "videos"),
+        lambda: kvideo.export(run, tmp_path / "exported"),
     ):
         with pytest.raises(UsageError, match="actor detector"):
             call()
+
+
+@pytest.mark.slow
+def test_pictures_of_different_shapes_in_one_batch(run: Path, data: Path, tmp_path: Path) -> None:
+    """A film beside itself with grey at its right: boxes come back to where they belong."""
+    (tmp_path / "videos").mkdir()
+    rows, wide = [HEADER], []
+    for number in (TRAINING, TRAINING + 1):
+        shutil.copy(data / "videos" / f"v{number}.mp4", tmp_path / "videos")
+        with av.open(str(data / "videos" / f"v{number}.mp4")) as file:
+            frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+        grey = np.pad(frames, ((0, 0), (0, 0), (0, 64), (0, 0)), constant_values=128)
+        write_video(tmp_path / "videos" / f"w{number}.mp4", grey, RATE)
+        for row in csv.reader(open(data / "val.csv")):
+            if row[0] == f"v{number}":
+                rows.append(row)
+                halved = [str(float(row[2]) / 2), row[3], str(float(row[4]) / 2), row[5]]
+                wide.append([f"w{number}", row[1], *halved, *row[6:]])
+    with open(tmp_path / "both.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows + wide)
+    detection.fit(
+        tmp_path / "both.csv", None, weights=str(run / "model.keras"), out=tmp_path / "run",
+        epochs=12, val_fraction=0.0, learning_rate=2e-3, excluded=None,
+        **{**SETTINGS, "model_options": {}},
+    )  # fmt: skip
+    found = detection.predict(
+        tmp_path / "run", [tmp_path / "videos" / f"{n}{TRAINING}.mp4" for n in "vw"], step=0.5
+    )
+    narrow, broad = (video.moments[3] for video in found)
+    best, other = (m.boxes[np.argmax(m.scores)] for m in (narrow, broad))
+    assert best[2] <= 1 and other[2] <= 0.55  # nobody in the grey part
+    result = detection.evaluate(tmp_path / "run", tmp_path / "both.csv", verbose=False)
+    assert result.metrics["actor_ap@0.5"] > 0.6
+
+
+def test_a_run_can_go_on_from_any_folder(data: Path, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "names.txt").write_text("blue\nred\n")
+    monkeypatch.chdir(tmp_path)
+    settings = {"classes": "names.txt", "person_head": False}
+    experiment = Experiment(str(data), "single_frame", detector=settings)
+    whole = absolute(experiment, tmp_path / "run").detector
+    assert whole == {"classes": str(tmp_path / "names.txt"), "person_head": False}
 
 
 def _classifier(data: Path, tmp_path: Path) -> Path:

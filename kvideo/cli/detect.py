@@ -14,6 +14,7 @@ from kvideo.cli.options import (
     decoder_option,
     json_option,
     precision_option,
+    print_figures,
     print_json,
     root_option,
     workers_option,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from kvideo.detection.results import VideoActors
     from kvideo.detection.scoring import DetectionResult
 
-_MOST_NAMED = 10
 _MOST_CLASSES = 80
 
 
@@ -163,14 +163,7 @@ def evaluate(
     from kvideo.detection.api import evaluate as run
 
     result = run(model, data, settings=_settings(actor_threshold, most), out=folder, **options)
-    if as_json:
-        print_json(result.to_json())
-    else:
-        click.echo(_table(result))
-    for failed in result.failures[:_MOST_NAMED]:
-        click.echo(f"Error: {failed.path}: {failed.error}", err=True)
-    if folder is not None:
-        click.echo(f"Figures: {Path(folder) / 'evaluation.json'}", err=True)
+    print_figures(result, _table(result), folder, as_json)
 
 
 @detect.command()

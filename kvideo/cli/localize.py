@@ -13,6 +13,7 @@ from kvideo.cli.options import (
     decoder_option,
     json_option,
     precision_option,
+    print_figures,
     print_json,
     root_option,
     workers_option,
@@ -21,7 +22,6 @@ from kvideo.cli.options import (
 if TYPE_CHECKING:
     from kvideo.localization import Localization, LocalizationResult
 
-_MOST_NAMED = 10
 _MOST_CLASSES = 30
 
 
@@ -224,14 +224,7 @@ def evaluate(
                     threshold=threshold, truth=truth,
                 )  # fmt: skip
         click.echo(f"Pictures: {target}", err=True)
-    if as_json:
-        print_json(result.to_json())
-    else:
-        click.echo(_table(result))
-    for failed in result.failures[:_MOST_NAMED]:
-        click.echo(f"Error: {failed.path}: {failed.error}", err=True)
-    if folder is not None:
-        click.echo(f"Figures: {Path(folder) / 'evaluation.json'}", err=True)
+    print_figures(result, _table(result), folder, as_json)
 
 
 @localize.command()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 
 from kvideo.text import literal
+
+_MOST_NAMED = 10
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document on standard output, nothing else."
@@ -62,6 +65,27 @@ def views_options(command: Any) -> Any:
 def print_json(document: Any) -> None:
     """Writes a JSON document to standard output."""
     click.echo(json.dumps(document, indent=2))
+
+
+def print_figures(result: Any, table: str, folder: str | None, as_json: bool) -> None:
+    """Writes what a test of videos gave, and below which videos failed and where the figures are.
+
+    Args:
+        result: with `to_json` and `failures`, each with a `path` and an `error`.
+        table: the figures for a person.
+        folder: that holds `evaluation.json`; or None.
+        as_json: one JSON document instead of the table.
+    """
+    if as_json:
+        print_json(result.to_json())
+    else:
+        click.echo(table)
+    for failed in result.failures[:_MOST_NAMED]:
+        click.echo(f"Error: {failed.path}: {failed.error}", err=True)
+    if (more := len(result.failures) - _MOST_NAMED) > 0:
+        click.echo(f"… and {more} more; evaluation.json names all.", err=True)
+    if folder is not None:
+        click.echo(f"Figures: {Path(folder) / 'evaluation.json'}", err=True)
 
 
 class _Size(click.ParamType):

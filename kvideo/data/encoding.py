@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from fractions import Fraction
 from types import TracebackType
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from kvideo.errors import KVideoError, UsageError
+from kvideo.files import check_target, check_writable
 
 H264_ENCODERS = ("libx264", "libopenh264", "h264")
 
@@ -104,6 +106,40 @@ def check_film_target(path: str | os.PathLike[str], video: str) -> None:
         raise UsageError(f"a labelled video is written as .mp4, not as {path}.")
     if os.path.realpath(path) == os.path.realpath(video):
         raise UsageError(f"{path} is the video itself; name another file.")
+
+
+def check_film_targets(
+    video: str | None,
+    folder: str | None,
+    paths: Sequence[str],
+    names: Sequence[str],
+    films: bool = True,
+) -> None:
+    """Refuses targets for what is found in videos before any work is done.
+
+    Args:
+        video: a labelled video of the only one of the videos; or None.
+        folder: that files of all of them go into, by their names; or None.
+        paths: the videos.
+        names: of the videos.
+        films: whether the folder gets a labelled video of each.
+
+    Raises:
+        UsageError: one target for several videos, two videos of one name, or see
+            `check_film_target`.
+        KVideoError: the target or the folder cannot be written to.
+    """
+    if video is not None:
+        if len(paths) > 1:
+            raise UsageError(f"{video} would be of one video, but there are {len(paths)}.")
+        check_film_target(video, paths[0])
+        check_target(video)
+    if folder is not None:
+        check_writable(folder)
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise UsageError(f"two of the videos are called {twice}; do them one by one.")
+        for name, path in zip(names, paths, strict=True) if films else ():
+            check_film_target(os.path.join(folder, f"{name}.mp4"), path)
 
 
 def _even(picture: np.ndarray) -> np.ndarray:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kvideo.data.encoding import check_film_target
+from kvideo.data.encoding import check_film_targets
 from kvideo.data.untrimmed import video_name
 from kvideo.detection.overlay import write_actors_video
 from kvideo.detection.result_files import results_csv, tubes_document
 from kvideo.detection.results import VideoActors, action_spans
 from kvideo.detection.tubes import LinkSettings
 from kvideo.errors import UsageError
-from kvideo.files import check_target, check_writable, make_folder, write_text_atomic
+from kvideo.files import check_target, make_folder, write_text_atomic
 from kvideo.registry import get_decoder
 from kvideo.saving import ModelInfo
 from kvideo.text import plural, printable
@@ -56,18 +55,7 @@ class Outputs:
             check_target(file)
         if not 0 <= threshold <= 1:
             raise UsageError(f"the threshold must be from 0 to 1, not {threshold}.")
-        if video is not None:
-            if len(paths) > 1:
-                raise UsageError(f"{video} would be of one video, but there are {len(paths)}.")
-            check_film_target(video, paths[0])
-            check_target(video)
-        if folder is not None:
-            check_writable(folder)
-            names = [video_name(path) for path in paths]
-            if twice := next((name for name in names if names.count(name) > 1), None):
-                raise UsageError(f"two of the videos are called {twice}; do them one by one.")
-            for name, path in zip(names, paths, strict=True):
-                check_film_target(os.path.join(folder, name + ".mp4"), path)
+        check_film_targets(video, folder, paths, [video_name(path) for path in paths])
         self.files, self.folder, self.video = list(files), folder, video
         self.links, self.threshold, self.step = links, threshold, step
 

@@ -174,6 +174,11 @@ def _load(model: Any) -> tuple[keras.Model, ModelInfo]:
     if isinstance(model, str | os.PathLike):
         model = load_model(model)
     info = model_info(model)
+    if info.detector is not None:
+        raise UsageError(
+            f'"{model.name}" is an actor detector, which takes boxes besides clips; only '
+            "classifiers can be exported."
+        )
     specs = [part.clip_spec for part in info.members or (info,)]
     if len(model.inputs) != len(specs) or len(model.outputs) != 1:
         raise UsageError(

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kvideo.data.encoding import check_film_target
+from kvideo.data.encoding import check_film_targets
 from kvideo.data.untrimmed import read_untrimmed, video_name
 from kvideo.errors import UsageError
-from kvideo.files import check_target, check_writable, make_folder
+from kvideo.files import make_folder
 from kvideo.localization.files import (
     ENDINGS,
     OF_ONE,
@@ -53,22 +53,12 @@ class Outputs:
         check_outputs(files, len(paths))
         if not 0 <= threshold <= 1:
             raise UsageError(f"the threshold must be from 0 to 1, not {threshold}.")
-        if video is not None:
-            if len(paths) > 1:
-                raise UsageError(f"{video} would be of one video, but there are {len(paths)}.")
-            check_film_target(video, paths[0])
-            check_target(video)
         if videos and folder is None:
             raise UsageError("--videos go into a folder; give --out-dir as well.")
         if truth is not None and folder is None and not any(f.endswith(".png") for f in files):
             raise UsageError("the truth goes into timelines; give -o FILE.png or --out-dir.")
         names = [video_name(path) for path in paths]
-        if folder is not None:
-            check_writable(folder)
-            if twice := next((name for name in names if names.count(name) > 1), None):
-                raise UsageError(f"two of the videos are called {twice}; do them one by one.")
-            for name, path in zip(names, paths, strict=True) if videos else ():
-                check_film_target(os.path.join(folder, name + ".mp4"), path)
+        check_film_targets(video, folder, paths, names, films=videos)
         self.files, self.folder, self.video = files, folder, video
         self.videos, self.threshold = videos, threshold
         self._data, self._names = truth, names

@@ -20,6 +20,7 @@ from kvideo.training.objective import Distillation, Objective
 EXPERIMENT = "experiment.json"
 OPTIMIZERS = ("adamw", "sgd", "lars", "lamb")
 PATHS = ("data", "out", "val", "root", "weights", "quarantine", "distill")
+DETECTOR_DATA = ("classes", "excluded", "val_excluded")  # what of `detector` is the data's
 TENSORBOARD = ("all", "scalars", "none")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -308,9 +309,17 @@ class Experiment:
 def absolute(experiment: Experiment, folder: Path) -> Experiment:
     """The experiment with absolute local paths, so that it can be resumed from any folder."""
     paths = {name: getattr(experiment, name) for name in PATHS if name != "out"}
-    known = {name: path for name, path in paths.items() if path and os.path.exists(path)}
-    found = {name: os.path.abspath(path) for name, path in known.items()}
+    found: dict[str, Any] = _absolute(paths)
+    if experiment.detector is not None:
+        files = {n: v for n, v in experiment.detector.items() if n in DETECTOR_DATA}
+        found["detector"] = {**experiment.detector, **_absolute(files)}
     return dataclasses.replace(experiment, out=str(folder), **found)
+
+
+def _absolute(paths: dict[str, Any]) -> dict[str, str]:
+    """Those of the values that are paths of something, in full."""
+    known = {n: v for n, v in paths.items() if isinstance(v, str | os.PathLike) and v}
+    return {name: os.path.abspath(path) for name, path in known.items() if os.path.exists(path)}
 
 
 def experiment_clip(experiment: Experiment, recommended: ClipSpec) -> ClipSpec:
