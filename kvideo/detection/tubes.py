@@ -95,6 +95,11 @@ class _Open:
     boxes: list[Floats]
     scores: list[float]
     actions: list[Floats]
+    total: float = 0.0  # of the scores
+
+    @property
+    def mean(self) -> float:
+        return self.total / len(self.scores)
 
 
 def link(
@@ -122,7 +127,7 @@ def link(
     ended: list[_Open] = []
     for place in range(len(times)):
         free = np.ones(len(boxes[place]), bool)
-        running.sort(key=lambda tube: -float(np.mean(tube.scores)))
+        running.sort(key=lambda tube: -tube.mean)
         for tube in running:
             own = _next_box(tube.boxes[-1], boxes[place], scores[place], free, how.iou)
             if own is not None:
@@ -242,6 +247,7 @@ def _append(
     tube.places.append(place)
     tube.boxes.append(np.asarray(boxes[place][own], np.float64))
     tube.scores.append(float(scores[place][own]))
+    tube.total += tube.scores[-1]
     if actions is not None:
         tube.actions.append(np.asarray(actions[place][own], np.float64))
 
