@@ -17,7 +17,7 @@ from kvideo.data.pipeline import VideoSource, clip_reader
 from kvideo.data.records import VideoSet, fingerprint
 from kvideo.data.threads import default_workers
 from kvideo.detection.detector import Detector
-from kvideo.detection.settings import OF_MODEL
+from kvideo.detection.settings import OF_DATA, OF_MODEL
 from kvideo.detection.step import compile_detector_step
 from kvideo.detection.validation import DetectorValidation
 from kvideo.errors import UsageError
@@ -25,7 +25,7 @@ from kvideo.models.actor_detector import actor_detector
 from kvideo.saving import ModelInfo, load_model, model_info, read_info
 from kvideo.text import plural
 from kvideo.training.assembly import build_classifier, loop_options, set_up
-from kvideo.training.experiment import DETECTOR_DATA, Experiment
+from kvideo.training.experiment import Experiment
 from kvideo.training.loop import Loop
 from kvideo.training.optimizers import make_optimizer
 from kvideo.training.transfer import copy_weights, freeze_up_to
@@ -176,7 +176,7 @@ def check_settings(experiment: Experiment) -> None:
     for name, default in _OF_CLASSIFIERS.items():
         if getattr(experiment, name) != default:
             raise UsageError(f"{name} is for classifiers; a detector is trained without.")
-    if unknown := sorted(set(experiment.detector or {}) - {*OF_MODEL, *DETECTOR_DATA}):
+    if unknown := sorted(set(experiment.detector or {}) - {*OF_MODEL, *OF_DATA}):
         raise UsageError(f"a detector has no setting {unknown[0]!r}.")
     for name in ("frozen_backbone", "output"):
         if experiment.model_options.get(name):

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kvideo.training.experiment import DETECTOR_DATA
-
 OF_MODEL = ("person_head", "filters", "context", "scene_attention", "dropout")
+OF_DATA = ("classes", "excluded", "val_excluded")
 
 
 def split_settings(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings of the detector, and all others."""
-    names = {*OF_MODEL, *DETECTOR_DATA}
+    names = {*OF_MODEL, *OF_DATA}
     return (
         {name: value for name, value in given.items() if name in names},
         {name: value for name, value in given.items() if name not in names},

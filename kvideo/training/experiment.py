@@ -20,7 +20,6 @@ from kvideo.training.objective import Distillation, Objective
 EXPERIMENT = "experiment.json"
 OPTIMIZERS = ("adamw", "sgd", "lars", "lamb")
 PATHS = ("data", "out", "val", "root", "weights", "quarantine", "distill")
-DETECTOR_DATA = ("classes", "excluded", "val_excluded")  # what of `detector` is the data's
 TENSORBOARD = ("all", "scalars", "none")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -311,7 +310,9 @@ def absolute(experiment: Experiment, folder: Path) -> Experiment:
     paths = {name: getattr(experiment, name) for name in PATHS if name != "out"}
     found: dict[str, Any] = _absolute(paths)
     if experiment.detector is not None:
-        files = {n: v for n, v in experiment.detector.items() if n in DETECTOR_DATA}
+        from kvideo.detection.settings import OF_DATA
+
+        files = {name: v for name, v in experiment.detector.items() if name in OF_DATA}
         found["detector"] = {**experiment.detector, **_absolute(files)}
     return dataclasses.replace(experiment, out=str(folder), **found)
 
