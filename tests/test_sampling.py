@@ -201,6 +201,21 @@ def test_the_three_crops_lie_along_the_long_side() -> None:
     assert view_windows((240, 320), spec, 1)[0].crop == wide[1]  # the centre
 
 
+def test_letterboxed_pictures_may_be_enlarged_and_cut() -> None:
+    spec = ClipSpec(2, size=(60, 100), framing="letterbox")
+    augmentation = Augmentation(min_area=0.25, max_scale=2.0)
+    rng, scales = np.random.default_rng(0), []
+    for _ in range(200):
+        window = random_window((90, 100), spec, augmentation, rng)
+        top, left, height, width = window.crop
+        assert height == min(60, window.size[0]) and width == min(100, window.size[1])
+        assert 0 <= top <= window.size[0] - height and 0 <= left <= window.size[1] - width
+        assert 0 <= window.place[0] <= 60 - height and 0 <= window.place[1] <= 100 - width
+        assert window.size[1] / window.size[0] == pytest.approx(100 / 90, abs=0.03)
+        scales.append(window.size[0] / 60)
+    assert 0.5 <= min(scales) < 0.6 and 1.9 < max(scales) <= 2.0
+
+
 def test_letterboxed_pictures_lie_in_the_middle() -> None:
     spec = ClipSpec(2, size=(100, 100), framing="letterbox")
     assert view_windows((100, 200), spec, 3) == [Window((50, 100), (0, 0, 50, 100), (25, 0))]

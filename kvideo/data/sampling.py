@@ -32,6 +32,8 @@ class Augmentation:
             inside the frame; the picture's aspect stays as it is.
         min_area: smallest share of the picture's area that a random resized crop takes, and,
             squared-rooted, the smallest scale of a letterboxed picture.
+        max_scale: largest scale of a letterboxed picture; what is then too large for the frame is
+            cut at a random place.
         max_aspect: largest distortion of a random resized crop, as width/height over the clip's.
         flip: mirror half of the clips left to right. Off where direction carries the label.
         brightness: largest change, as a share of 255.
@@ -49,6 +51,7 @@ class Augmentation:
 
     crop: str = "random_resized"
     min_area: float = 0.4
+    max_scale: float = 1.0
     max_aspect: float = 4 / 3
     flip: bool = True
     brightness: float = 0.2
@@ -63,8 +66,9 @@ class Augmentation:
             raise UsageError(f"crop must be one of {CROPS}, not {self.crop!r}.")
         if not 0 < self.min_area <= 1:
             raise UsageError(f"min_area must be above 0 and at most 1, not {self.min_area}.")
-        if not 1 <= self.max_aspect < math.inf:
-            raise UsageError(f"max_aspect must be at least 1, not {self.max_aspect}.")
+        for name in ("max_scale", "max_aspect"):
+            if not 1 <= getattr(self, name) < math.inf:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}.")
         for name in ("brightness", "contrast", "saturation"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(
@@ -244,10 +248,11 @@ def _cover(picture: tuple[int, int], short_side: int) -> tuple[int, int]:
 
 
 def _contain(picture: tuple[int, int], size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """(height, width) of the picture shrunk into `scale` × size, aspect kept."""
+    """(height, width) of the picture resized into `scale` × size, aspect kept."""
     factor = scale * min(size[0] / picture[0], size[1] / picture[1])
     height, width = max(1, round(picture[0] * factor)), max(1, round(picture[1] * factor))
-    return min(height, size[0]), min(width, size[1])
+    largest = (math.ceil(side * max(scale, 1.0)) for side in size)
+    return min(height, next(largest)), min(width, next(largest))
 
 
 def _whole(size: tuple[int, int], place: tuple[int, int] = (0, 0)) -> Window:
@@ -268,12 +273,7 @@ def random_window(
         return view_windows(picture, spec, 1)[0]
     height, width = spec.size
     if spec.framing == "letterbox":
-        size = _contain(picture, spec.size, rng.uniform(math.sqrt(augmentation.min_area), 1.0))
-        place = (
-            int(rng.integers(0, height - size[0] + 1)),
-            int(rng.integers(0, width - size[1] + 1)),
-        )
-        return _whole(size, place)
+        return _scaled(picture, spec.size, augmentation, rng)
     if augmentation.crop == "random" and spec.framing == "crop":
         short = max(spec.test_short_side, min(spec.size))
         full = _cover(picture, int(rng.integers(short, round(1.25 * short) + 1)))
@@ -283,6 +283,26 @@ def random_window(
     top = int(rng.integers(0, full[0] - height + 1))
     left = int(rng.integers(0, full[1] - width + 1))
     return Window(full, (top, left, height, width))
+
+
+def _scaled(
+    picture: tuple[int, int],
+    frame: tuple[int, int],
+    augmentation: Augmentation,
+    rng: np.random.Generator,
+) -> Window:
+    """A picture of its own aspect, at a random scale and place; cut where it is too large."""
+    scale = rng.uniform(math.sqrt(augmentation.min_area), augmentation.max_scale)
+    size = _contain(picture, frame, scale)
+    shown = min(size[0], frame[0]), min(size[1], frame[1])
+    cut, place = (
+        (int(rng.integers(0, room[0] + 1)), int(rng.integers(0, room[1] + 1)))
+        for room in (
+            (size[0] - shown[0], size[1] - shown[1]),
+            (frame[0] - shown[0], frame[1] - shown[1]),
+        )
+    )
+    return Window(size, (*cut, *shown), place)
 
 
 def _resized_box(

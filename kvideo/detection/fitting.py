@@ -15,6 +15,7 @@ from kvideo.data.failures import Failures
 from kvideo.data.keyframes import KeyframeClips, KeyframeSet
 from kvideo.data.pipeline import VideoSource, clip_reader
 from kvideo.data.records import VideoSet, fingerprint
+from kvideo.data.sampling import Augmentation
 from kvideo.data.threads import default_workers
 from kvideo.detection.detector import Detector
 from kvideo.detection.settings import OF_DATA, OF_MODEL
@@ -89,13 +90,14 @@ def assemble(
     numbers = videos.numbers if isinstance(videos, KeyframeSet) else ()
     info = dataclasses.replace(info, detector=options, multi_label=True, class_numbers=numbers)
     spec = info.clip_spec
-    experiment.augmentation(flip=False).check(spec.modality)
+    augmentation = _augmentation(experiment)
+    augmentation.check(spec.modality)
     reader = clip_reader(spec, experiment.decoder, keep_flow=True)
     workers, failures = experiment.workers or default_workers(), Failures()
     clips = KeyframeClips(
         videos,
         reader,
-        experiment.augmentation(flip=False),
+        augmentation,
         experiment.seed,
         workers,
         strict=experiment.strict,
@@ -132,6 +134,15 @@ def assemble(
         callbacks=callbacks,
         make_step=compile_detector_step,
     )
+
+
+def _augmentation(experiment: Experiment) -> Augmentation:
+    """The experiment's; letterboxed pictures are also enlarged, as much as they are shrunk.
+
+    Mirroring is left to `KeyframeClips`.
+    """
+    found = experiment.augmentation(flip=False)
+    return dataclasses.replace(found, max_scale=found.min_area**-0.5)
 
 
 def _former(experiment: Experiment) -> keras.Model | None:
