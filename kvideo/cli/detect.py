@@ -82,6 +82,13 @@ def detect() -> None:
 )
 @click.option("--filters", type=int, help="Channels of the person head.  [default: 128]")
 @click.option("--dropout", type=float, help="Before the actions.  [default: 0.5]")
+@click.option(
+    "--shift",
+    type=float,
+    metavar="SECONDS",
+    help="Train also on moments up to so far from labelled ones, where labels before and after say "
+    "who is there.  [default: 0]",
+)
 @click.option("--context", is_flag=True, default=None, help="Show each actor the whole picture.")
 @click.option(
     "--scene-attention",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from kvideo.data.actors import Actor, ActorSet
+from kvideo.data.between import Between
 from kvideo.data.boxes import boxes_in_clip, clipped
 from kvideo.data.clip_reader import ClipReader
 from kvideo.data.records import VideoRecord, VideoSet
@@ -99,10 +100,16 @@ class KeyframeClips(TrainingClips):
         jitter: share of a box's width and height by which its sides are moved, at most.
         mirror: whether half of the clips are mirrored, boxes included; `augmentation.flip`, which
             knows nothing of boxes, must be off.
+        shift: seconds by which a labelled moment is moved, at most, where `Between` knows who is
+            there; in steps of the clip's frames.
     """
 
     jitter: float = 0.1
     mirror: bool = False
+    shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._between = Between(self._keyframes if self.shift else ())
 
     @property
     def label_element(self) -> tuple[tuple[int, ...], str]:
@@ -126,12 +133,15 @@ class KeyframeClips(TrainingClips):
             def window_of(picture: tuple[int, int], rng: np.random.Generator = rng) -> Window:
                 return random_window(picture, self.reader.spec, self.augmentation, rng)
 
-            clips, window = self.reader.clips_with_keyframes(
-                record, np.array([record.time]), window_of
-            )
+            time, actors = record.time, record.actors
+            if self.shift:
+                rate = self.reader.spec.frame_rate
+                seconds = round(rng.uniform(-self.shift, self.shift) * rate) / rate
+                time, actors = self._between.moved(record, seconds)
+            clips, window = self.reader.clips_with_keyframes(record, np.array([time]), window_of)
             mirrored = self.mirror and rng.random() < 0.5
             clip = mirror_clip(clips[0], self.reader.spec.has_flow) if mirrored else clips[0]
-            found.append((clip, self._rows(record.actors, window, mirrored, rng)))
+            found.append((clip, self._rows(actors, window, mirrored, rng)))
         return found
 
     def _rows(

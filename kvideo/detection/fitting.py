@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from kvideo.data.records import VideoSet, fingerprint
 from kvideo.data.sampling import Augmentation
 from kvideo.data.threads import default_workers
 from kvideo.detection.detector import Detector
-from kvideo.detection.settings import OF_DATA, OF_MODEL
+from kvideo.detection.settings import OF_DATA, OF_MODEL, OF_TRAINING
+from kvideo.detection.stages import split
 from kvideo.detection.step import compile_detector_step
 from kvideo.detection.validation import DetectorValidation
 from kvideo.errors import UsageError
@@ -32,10 +34,11 @@ from kvideo.training.optimizers import make_optimizer
 from kvideo.training.transfer import copy_weights, freeze_up_to
 from kvideo.training.videos import mirror_clips
 
+_MOMENTUM = 0.9  # of batch norms, PyTorch's default
 # What an experiment may say of classifiers only, and its values that say nothing.
 _OF_CLASSIFIERS: dict[str, Any] = {
     "label_smoothing": 0.0, "focal_gamma": 0.0, "class_weights": "none", "sampling": "random",
-    "distill": None, "mixup": 0.0, "cutmix": 0.0, "multigrid": False, "precise_bn": None,
+    "distill": None, "mixup": 0.0, "cutmix": 0.0, "multigrid": False,
     "unfreeze_epochs": None, "data_service": None, "random_erasing": 0.0,
     "layer_decay": None, "remat": False, "bptt": None, "accumulate": 1, "quarantine": None,
 }  # fmt: skip
@@ -86,6 +89,7 @@ def assemble(
             say(f"From {weights}: {copy_weights(source, model)}")
         if experiment.freeze:
             say(f"{freeze_up_to(model, experiment.freeze)} layers are frozen.")
+        _follow_quickly(model)
         optimizer = make_optimizer(experiment, model)
     numbers = videos.numbers if isinstance(videos, KeyframeSet) else ()
     info = dataclasses.replace(info, detector=options, multi_label=True, class_numbers=numbers)
@@ -104,6 +108,7 @@ def assemble(
         failures=failures,
         repeats=experiment.repeats,
         mirror=mirror_clips(experiment, videos),
+        shift=_shift(settings),
     )
     validate = None
     if validation is not None:
@@ -133,7 +138,31 @@ def assemble(
         cluster=cluster,
         callbacks=callbacks,
         make_step=compile_detector_step,
+        of_clips=split(model)[0],
     )
+
+
+def _shift(settings: dict[str, Any]) -> float:
+    """Seconds by which moments are moved in training.
+
+    Raises:
+        UsageError: less than 0.
+    """
+    shift = settings.get("shift", 0.0)
+    if not 0 <= shift < math.inf:
+        raise UsageError(f"shift must be seconds, 0 or more, not {shift}.")
+    return float(shift)
+
+
+def _follow_quickly(model: keras.Model) -> None:
+    """Lets the statistics of batch norms follow training of a few hundred steps.
+
+    Backbones of `keras.applications` are made for trainings of many thousand steps: with their 0.99
+    the person head would be tested with statistics of weights that are long gone.
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = min(layer.momentum, _MOMENTUM)
 
 
 def _augmentation(experiment: Experiment) -> Augmentation:
@@ -187,7 +216,7 @@ def check_settings(experiment: Experiment) -> None:
     for name, default in _OF_CLASSIFIERS.items():
         if getattr(experiment, name) != default:
             raise UsageError(f"{name} is for classifiers; a detector is trained without.")
-    if unknown := sorted(set(experiment.detector or {}) - {*OF_MODEL, *OF_DATA}):
+    if unknown := sorted(set(experiment.detector or {}) - {*OF_MODEL, *OF_DATA, *OF_TRAINING}):
         raise UsageError(f"a detector has no setting {unknown[0]!r}.")
     for name in ("frozen_backbone", "output"):
         if experiment.model_options.get(name):

@@ -132,19 +132,26 @@ class ActionSpan:
     score: float
 
 
-def action_spans(tube: Tube, threshold: float, step: float) -> list[ActionSpan]:
+def action_spans(
+    tube: Tube, threshold: float, step: float, *, unlikely: bool = False
+) -> list[ActionSpan]:
     """When an actor does what: for each class the runs of moments at which it is likely.
 
     Args:
         tube: with actions.
         threshold: least probability of an action.
         step: seconds from one moment to the next; a moment stands for half of it on either side.
+        unlikely: whether a class that is nowhere so probable has parts as well: where it is at
+            least half as probable as at its best moment.
     """
     spans: list[ActionSpan] = []
     if tube.actions is None:
         return spans
     for label, row in enumerate(tube.actions.T):
-        on = np.concatenate([[False], row >= threshold, [False]])
+        least = threshold
+        if unlikely:
+            least = max(_LEAST, min(threshold, float(row.max()) / 2))
+        on = np.concatenate([[False], row >= least, [False]])
         changes = np.flatnonzero(on[1:] != on[:-1]).reshape(-1, 2)
         for first, last in changes:
             start = max(0.0, float(tube.times[first]) - step / 2)
@@ -157,10 +164,10 @@ def action_spans(tube: Tube, threshold: float, step: float) -> list[ActionSpan]:
 def labelled_tubes(
     name: str, tubes: Sequence[Tube], threshold: float, step: float
 ) -> list[LabelledTube]:
-    """A tube for each span of each action, for video-mAP."""
+    """A tube for each span of each action, also of unlikely ones, for video-mAP."""
     found = []
     for tube in tubes:
-        for span in action_spans(tube, threshold, step):
+        for span in action_spans(tube, threshold, step, unlikely=True):
             inside = (tube.times >= span.start) & (tube.times <= span.end)
             found.append(
                 LabelledTube(name, tube.times[inside], tube.boxes[inside], span.label, span.score)

@@ -70,6 +70,8 @@ class Loop:
             backbone; by default the model.
         callbacks: see `CallbackDriver`; only the chief calls them.
         make_step: makes the step; `compile_step` is the default.
+        of_clips: the part of the model that sees `clips` alone, for precise batch norm, where the
+            model takes more than these.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Loop:
         head: keras.Model | None = None,
         callbacks: Sequence[Any] = (),
         make_step: Callable[..., Any] | None = None,
+        of_clips: keras.Model | None = None,
     ) -> None:
         self.model, self.info, self.source, self.optimizer = model, info, source, optimizer
         self.strategy, self.options, self.folder = strategy, options, folder
@@ -119,8 +122,9 @@ class Loop:
             optimizer.build(model.trainable_variables)
         network = model if head is None else head
         self._tested = TestedWeights(
-            model, network, strategy, self._batches_of_clips, options.ema, options.precise_bn
-        )
+            model, of_clips or network, strategy, self._batches_of_clips, options.ema,
+            options.precise_bn,
+        )  # fmt: skip
         self._steps_of = StepCompiler(
             network, optimizer, strategy, objective, options, self._plan, self._thawing, say,
             make_step,
