@@ -16,7 +16,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -204,6 +204,20 @@ def check_target(path: str | os.PathLike[str]) -> None:
     if not parent.exists():
         raise _no_folder(path, parent)
     check_writable(parent)
+
+
+def check_file_target(path: str | os.PathLike[str], inputs: Sequence[str] = ()) -> None:
+    """As `check_target`, of a file; `inputs` are files that are read, and must be left alone.
+
+    Raises:
+        UsageError: it is a folder or one of the inputs, or see `check_target`.
+        KVideoError: see `check_target`.
+    """
+    check_target(path)
+    if os.path.isdir(path):
+        raise UsageError(f"cannot write {path}: it is a folder.")
+    if any(os.path.realpath(path) == os.path.realpath(each) for each in inputs):
+        raise UsageError(f"{path} is read, too; name another file.")
 
 
 def _lacks_parent(path: str | os.PathLike[str]) -> bool:

@@ -63,13 +63,17 @@ def test_wrong_boxes_are_mended_or_left_out(folder: Path) -> None:
     found = read(
         folder,
         "a,1,0.5,0.9,0.1,0.2,3,0\na,1,-0.1,0.2,0.5,1.2,3,1\na,1,0.3,0.3,0.3,0.6,3,2\n"
-        "a,1,1.1,0.1,1.5,0.9,3,3\na,1,0.2,0.2,0.4,0.4,9,4\na,1,0.6,0.6,0.9,0.9,7,5\n",
+        "a,1,1.1,0.1,1.5,0.9,3,3\na,1,0.2,0.2,0.4,0.4,9,4\na,1,0.6,0.6,0.9,0.9,7,5\n"
+        "a,1,nan,0.1,0.5,inf,3,6\na,-1,0.1,0.1,0.5,0.5,3,7\n",
     )
     assert [(actor.box, actor.labels) for actor in found.frames[("a", 1.0)]] == [
         ((0.1, 0.2, 0.5, 0.9), (0,)), ((0.0, 0.2, 0.5, 1.0), (0,)), ((0.2, 0.2, 0.4, 0.4), ()),
         ((0.6, 0.6, 0.9, 0.9), (1,)),
     ]  # fmt: skip
-    words = ("swapped corners", "partly outside", "without an area", "outside the picture", "lacks")
+    words = (
+        "swapped corners", "partly outside", "without an area", "outside the picture", "lacks",
+        "no number", "before the video's beginning",
+    )  # fmt: skip
     assert all(any(word in note for note in found.notes) for word in words)
     assert all("line" in note for note in found.notes)
 
@@ -83,7 +87,8 @@ def test_a_moment_of_whose_boxes_none_is_left_is_no_empty_one(folder: Path) -> N
     ("text", "words"),
     [
         ("", "lists no boxes"),
-        ("a,x,0,0,1,1,3,0\n", "line 1: time must be a number, not 'x'"),
+        ("a,x,0,0,1,1,3,0\n", "line 1: expected AVA's form"),
+        ("a,1,0,0,1,1,3,0\na,x,0,0,1,1,3,0\n", "line 2: time must be a number, not 'x'"),
         ("a,1,0,0,1,,3,0\n", "line 1: y2 must be a number"),
         ("a,1,10,20,300,200,3,0\n", "corners must be fractions.*10, 20, 300, 200"),
         ("video,time,x1,y1,label\na,1,0,0,run\n", "the header lacks x2 and y2"),

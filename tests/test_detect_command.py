@@ -102,6 +102,13 @@ def test_evaluate_writes_what_ava_reads(run: Path, data: Path, tmp_path: Path) -
     assert again[0] == 0
     found = json.loads(again[1])["metrics"]["frame_map@0.5"]
     assert found == pytest.approx(figures["metrics"]["frame_map@0.5"], abs=2e-3)
+    # Names may have folders and endings; results of other videos are no results.
+    text = (tmp_path / "results.csv").read_text()
+    (tmp_path / "results.csv").write_text(text.replace("v1", "some/v1").replace(",", ".mp4,", 1))
+    (tmp_path / "renamed.csv").write_text(text.replace("v1", "w1"))
+    assert invoke("evaluate", tmp_path / "results.csv", data / "val.csv")[0] == 0
+    code, _, errors = invoke("evaluate", tmp_path / "renamed.csv", data / "val.csv")
+    assert code == 1 and "none of its" in errors
     rows = list(csv.reader(open(tmp_path / "results.csv")))
     assert {len(row) for row in rows} == {8} and {row[6] for row in rows} == {"1", "2"}
 
@@ -150,6 +157,23 @@ def test_boxes_from_a_file_are_taken_as_they_are(run: Path, data: Path, tmp_path
     for moment in seen.moments:
         np.testing.assert_allclose(moment.boxes, [[0.1, 0.2, 0.5, 0.6]])
         assert moment.scores.tolist() == [0.9] and moment.actions.shape == (1, 2)
+    # By the end of the path, too; what is beyond the end is passed over, if there is something.
+    (tmp_path / "boxes.csv").write_text(f"videos/{video.name},1,0.1,0.2,0.5,0.6\n" * 2)
+    (seen,) = detection.predict(run, video, boxes=tmp_path / "boxes.csv")
+    assert [moment.time for moment in seen.moments] == [1]
+    for row, words in (
+        (f"{video.stem},99,0.1,0.2,0.5,0.6,,0.9", "is at 99 s, but it lasts 4.00 s"),
+        ("other,1,0.1,0.2,0.5,0.6,,0.9", "has no box of this video"),
+        (f"{video.stem},1,10,20,50,60,,0.9", "corners must be fractions"),
+        (f"{video.stem},1,0.1,0.2,0.5,0.6,,1.9", "must be from 0 to 1, not 1.9"),
+    ):
+        (tmp_path / "boxes.csv").write_text(row + "\n")
+        code, _, errors = invoke("predict", run, video, "--boxes", tmp_path / "boxes.csv")
+        assert code == 1 and words in errors, errors
+    code, _, errors = invoke(
+        "predict", run, video, "--boxes", tmp_path / "boxes.csv", "-o", tmp_path / "boxes.csv"
+    )
+    assert "is read, too" in errors
     with pytest.raises(UsageError, match="not from both"):
         detection.predict(run, video, boxes=tmp_path / "boxes.csv", person_detector="x")
 
@@ -175,6 +199,7 @@ def test_a_detector_learns_on(run: Path, data: Path, tmp_path: Path) -> None:
     """From its weights, on other classes: all but the last layer is taken over."""
     text = (data / "train.csv").read_text().replace("blue", "cold").replace("red", "warm")
     (tmp_path / "other.csv").write_text(text + "v0,0.5,0.1,0.1,0.4,0.4,third,9\n")
+    (tmp_path / "two.csv").write_text(text)
     code, _, errors = invoke(
         "fit", tmp_path / "other.csv", "--root", data / "videos", "--weights", run / "model.keras",
         "--out", tmp_path / "run", "--epochs", "1", "--lr", "1e-6", "--val-fraction", "0",
@@ -184,6 +209,11 @@ def test_a_detector_learns_on(run: Path, data: Path, tmp_path: Path) -> None:
     info = kvideo.model_info(tmp_path / "run")
     assert info.class_names == ("cold", "third", "warm")
     assert info.clip_spec == kvideo.model_info(run).clip_spec
+    code, _, errors = invoke(
+        "fit", tmp_path / "two.csv", "--root", data / "videos", "--weights", run / "model.keras",
+        "--out", tmp_path / "two", "--epochs", "1", "--val-fraction", "0", "-b", "8",
+    )  # fmt: skip
+    assert code == 0 and "logits" in errors.partition("fresh: ")[2], errors
     old, new = (kvideo.load_model(path) for path in (run, tmp_path / "run"))
     for name in ("sides", "person_conv1"):
         for a, b in zip(*(m.get_layer(name).get_weights() for m in (old, new)), strict=True):
@@ -289,6 +319,8 @@ def test_the_official_figure(shared: Path, tmp_path: Path) -> None:
         (["fit", "{data}", "-m", "slow_fusion", "--split", "other"], 1, "no part 'other'"),
         (["evaluate", "{data}/none.keras", "{data}"], 1, "no model file"),
         (["predict", "{data}/none.keras", "{data}/videos/v0.mp4", "-o", "x.png"], 2, ".csv or"),
+        (["fit", "{data}/train.csv", "-m", "slow_fusion", "--split", "val"], 1, "has no part"),
+        (["predict", "{data}/none.keras", "{data}/videos/v0.mp4", "--gap", "-1"], 2, "gap must"),
     ],
     ids=str,
 )
@@ -362,6 +394,14 @@ def wrong_detector(pictures: np.ndarray) -> list:
     return [(np.zeros((2, 4)), np.ones(1)) for _ in pictures]
 
 
+def pixel_detector(pictures: np.ndarray) -> list:
+    return [([[10, 10, 30, 40]], [0.5]) for _ in pictures]
+
+
+def broken_detector(pictures: np.ndarray) -> list:
+    raise RuntimeError("no weights")
+
+
 @pytest.mark.slow
 def test_a_persons_detector_of_a_plugin(run: Path, data: Path, tmp_path, monkeypatch) -> None:
     folder = tmp_path / "site" / "finder-1.0.dist-info"
@@ -370,6 +410,8 @@ def test_a_persons_detector_of_a_plugin(run: Path, data: Path, tmp_path, monkeyp
     (folder / "entry_points.txt").write_text(
         "[kvideo.person_detectors]\ncolours = test_detect_command:person_detector\n"
         "wrong = test_detect_command:wrong_detector\n"
+        "pixels = test_detect_command:pixel_detector\n"
+        "broken = test_detect_command:broken_detector\n"
     )
     monkeypatch.syspath_prepend(str(folder.parent))
     video = data / "videos" / "v0.mp4"
@@ -382,8 +424,13 @@ def test_a_persons_detector_of_a_plugin(run: Path, data: Path, tmp_path, monkeyp
         hull = [*actors[:, :2].min(axis=0), *actors[:, 2:].max(axis=0)]
         np.testing.assert_allclose(moment.boxes[0], hull, atol=0.06)
         assert moment.scores.tolist() == [0.8]
-    with pytest.raises(KVideoError, match='"wrong" must give boxes'):
-        list(detection.predict(run, video, person_detector="wrong"))
+    for name, words in (
+        ("wrong", "must give a list with a pair .*: 2 boxes came with 1 scores"),
+        ("pixels", "corners are fractions"),
+        ("broken", '"broken" failed: RuntimeError: no weights'),
+    ):
+        with pytest.raises(KVideoError, match=words):
+            list(detection.predict(run, video, person_detector=name))
     listed = CliRunner().invoke(cli, ["models", "--person-detectors"])
     assert "colours  test_detect_command:person_detector  (finder 1.0)" in listed.stdout
     with pytest.raises(UnknownNameError, match='Did you mean "colours"'):

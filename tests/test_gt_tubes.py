@@ -50,7 +50,10 @@ def test_tubes_are_actors_of_frames(data: Path, protocol: int) -> None:
     found = read_gt_tubes(data, split="train")
     assert found.class_names == ("Diving", "Fencing") and found.numbers == (1, 2)
     assert len(found.paths) == 2 and not found.missing and found.num_boxes == 10 + 17
-    assert [t for v, t in found.frames if v == "Diving/v_a"] == [n / RATE for n in range(2, 12)]
+    times = [t for (v, t), actors in found.frames.items() if v == "Diving/v_a" and actors]
+    assert times == [n / RATE for n in range(2, 12)]
+    # Outside of the tubes nobody does anything: what is found there is wrong.
+    assert sum(video == "Diving/v_a" for video, _ in found.frames) == 20
     two = found.frames["Fencing/v_b", 0.2]
     assert [(a.labels, a.person) for a in two] == [((1,), "1"), ((1,), "2")]
     assert two[0].box == pytest.approx((8 / 64, 6 / 48, 24 / 64, 18 / 48))
@@ -74,7 +77,26 @@ def test_what_is_true_is_found(data: Path) -> None:
 def test_training_takes_moments_that_are_apart(data: Path) -> None:
     videos = thinned(keyframes(read_gt_tubes(data, split="train")), 0.2)
     times = [record.time for record in videos.records if record.group == "Diving/v_a"]
-    assert times == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert times == pytest.approx(np.arange(10) * 0.2)
+    assert [bool(r.actors) for r in videos.records[:8]] == [False, *[True] * 5, False, False]
+
+
+def test_wrong_tubes(data: Path) -> None:
+    """A class that the file lacks, and a corner that is no number, cost what they are of."""
+    wrong = document()
+    tubes = wrong["gttubes"]["Fencing/v_b"]
+    tubes[7] = tubes.pop(1)
+    wrong["gttubes"]["Diving/v_a"][0][0][0, 1] = np.nan
+    data.write_bytes(pickle.dumps(wrong))
+    found = read_gt_tubes(data, split="train")
+    assert any("of a class that" in n and "lacks" in n for n in found.notes)
+    assert any("no number: left out: Diving/v_a, frame 3" in note for note in found.notes)
+    assert {a.labels for a in found.frames["Fencing/v_b", 0.2]} == {()}
+    assert ("Diving/v_a", 0.2) not in found.frames  # somebody is there, nobody knows where
+    wrong["gttubes"]["Diving/v_a"][0][0] = np.zeros((5, 4))
+    data.write_bytes(pickle.dumps(wrong))
+    with pytest.raises(DataError, match=r"must be \(frames, 5\), not \(5, 4\)"):
+        read_gt_tubes(data, split="train")
 
 
 class Evil:

@@ -35,7 +35,8 @@ NO_TENSORFLOW = [
     "localization", "localization.metrics", "localization.suppression", "localization.results",
     "localization.files", "localization.index", "localization.anchors", "localization.overlay",
     "localization.outputs", "data.untrimmed", "report.segments_plot", "report.drawing",
-    "data.actors", "data.boxes", "data.gt_tubes", "data.keyframes", "data.proposals",
+    "data.actors", "data.between", "data.boxes", "data.gt_tubes", "data.keyframes",
+    "data.proposals",
     "data.demo_actors", "detection.metrics", "detection.tubes", "detection.results",
     "detection.scoring", "detection.settings", "detection.suppression", "detection.overlay",
 ]  # fmt: skip

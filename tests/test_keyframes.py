@@ -1,5 +1,6 @@
 """Clips around moments: frames at the right times, boxes where the pixels are."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from conftest import write_video
 
 from kvideo.clip_spec import ClipSpec
 from kvideo.data.actors import Actor, ActorSet
+from kvideo.data.between import Between
 from kvideo.data.decode import open_video
 from kvideo.data.keyframes import (
     ACTOR,
@@ -17,6 +19,7 @@ from kvideo.data.keyframes import (
     SHOWN,
     Keyframe,
     KeyframeClips,
+    KeyframeSet,
     keyframe_blocks,
     keyframes,
     mirror_clip,
@@ -179,6 +182,55 @@ def test_a_set_of_moments(tmp_path: Path) -> None:
     other = keyframes(ActorSet({("v", 0.4): (two,)}, {"v": str(path)}, ("a", "b"), (7, 9)))
     assert fingerprint(videos) != fingerprint(other)
     assert isinstance(videos.records[0], Keyframe)
+
+
+def walking(path: Path, *times: float) -> list[Keyframe]:
+    """Somebody who goes to the right, at moments of a video, and somebody who stands."""
+    return [
+        Keyframe(
+            str(path), (0, 1), group="a", time=time,
+            actors=(
+                Actor((0.1 * time, 0.2, 0.1 * time + 0.2, 0.8), (0,), "1"),
+                Actor((0.7, 0.1, 0.9, 0.9), (1,), "2"),
+            ),
+        )
+        for time in times
+    ]  # fmt: skip
+
+
+def test_it_is_known_who_is_where_between_moments(counting: Path) -> None:
+    moments = walking(counting, 1, 2, 3, 5)  # one is missing
+    between = Between(moments)
+    time, actors = between.moved(moments[0], 0.4)
+    assert time == pytest.approx(1.4) and actors[0].box == pytest.approx((0.14, 0.2, 0.34, 0.8))
+    assert between.moved(moments[1], -0.4)[0] == pytest.approx(1.6)
+    for moment, seconds in ((moments[0], -0.4), (moments[2], 0.4), (moments[3], 0.2)):
+        assert between.moved(moment, seconds) == (moment.time, moment.actors)
+    person = moments[1].actors[0]
+    for other in (
+        (person,),  # the second one has left
+        (dataclasses.replace(person, labels=(1,)), moments[1].actors[1]),
+        (dataclasses.replace(person, person="3"), moments[1].actors[1]),
+        (dataclasses.replace(person, person=None), moments[1].actors[1]),
+    ):
+        changed = dataclasses.replace(moments[1], actors=other)
+        assert Between([moments[0], changed]).moved(moments[0], 0.4)[0] == 1
+
+
+def test_training_moments_are_moved(counting: Path) -> None:
+    """What is seen and where it is belong together: frame and box are of the same time."""
+    videos = KeyframeSet(tuple(walking(counting, 1, 2, 3)), ("goes", "stands"), multi_label=True)
+    augmentation = Augmentation(flip=False, crop="center", brightness=0, contrast=0, saturation=0)
+    clips = KeyframeClips(
+        videos, reader_of(num_frames=1, framing="stretch"), augmentation, shift=0.5
+    )
+    seen = set()
+    for epoch in range(4):
+        for clip, rows, _ in clips.epoch(epoch):
+            time = numbers(clip, counting)[0] / RATE
+            assert rows[0][BOX][0] == pytest.approx(0.1 * time, abs=0.001)
+            seen.add(time)
+    assert len(seen) > 5 and all(0.5 <= time <= 3.5 for time in seen)
 
 
 def test_mirrored_flow_changes_its_sign() -> None:

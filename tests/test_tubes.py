@@ -3,6 +3,13 @@
 import numpy as np
 import pytest
 
+from kvideo.detection.results import (
+    Moment,
+    VideoActors,
+    action_spans,
+    extent,
+    labelled_tubes,
+)
 from kvideo.detection.tubes import (
     LabelledTube,
     LinkSettings,
@@ -56,6 +63,36 @@ def test_gaps_are_bridged_up_to_their_length() -> None:
         5,
     ]
     assert link(TIMES, [np.zeros((0, 4))] * 10, [np.zeros(0)] * 10) == []
+
+
+def test_gaps_are_measured_in_seconds() -> None:
+    """Moments that nobody looked at are a gap, too; one moment by itself is a tube of its own."""
+    times = np.array([0.0, 0.5, 1.0, 6.0, 6.5, 7.0])
+    boxes, scores = [moving(0.1, 0, 1)] * 6, [np.ones(1)] * 6
+    assert [len(tube) for tube in link(times, boxes, scores)] == [3, 3]
+    assert [len(tube) for tube in link(times[:1], boxes[:1], scores[:1])] == [1]
+
+
+def test_a_tube_reaches_to_the_ends_that_were_looked_at() -> None:
+    times = [0.0, 0.5, 1.0, 1.5]
+    one = (moving(0.1, 0, 1), np.ones(1), np.array([[0.9, 0.1]]))
+    nobody = (np.zeros((0, 4)), np.zeros(0), np.zeros((0, 2)))
+
+    def seen(*there: bool) -> tuple[float, float]:
+        rows = zip(times, there, strict=True)
+        moments = tuple(Moment(time, *(one if yes else nobody)) for time, yes in rows)
+        video = VideoActors("a.mp4", "a", 2.0, moments)
+        (tube,) = video.tubes()
+        found = extent(video, tube, 0.5)
+        spans = action_spans(tube, 0.3, 0.5, until=found[1])
+        assert [(span.start, span.end) for span in spans] == [found]
+        assert spans[0].probability == pytest.approx(0.9)
+        # Of an action that is nowhere likely, too, video-mAP has a tube.
+        assert [t.label for t in labelled_tubes("a", [tube], 0.3, 0.5)] == [0, 1]
+        return found
+
+    assert seen(True, True, True, True) == (0.0, 2.0)
+    assert seen(False, True, True, False) == (0.25, 1.25)
 
 
 def test_actions_are_smoothed() -> None:

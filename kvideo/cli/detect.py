@@ -128,6 +128,24 @@ def fit(
         print_json(result.to_json())
 
 
+_NOT_FOR_DETECTORS = {
+    *("label_smoothing", "focal_gamma", "class_weights", "sampling", "distill", "mixup", "cutmix"),
+    *("distill_temperature", "distill_weight", "mix_probability", "multigrid", "unfreeze_epochs"),
+    *("data_service", "random_erasing", "layer_decay", "remat", "bptt", "accumulate"),
+    *("quarantine", "val_clips"),
+}
+for _option in fit.params:
+    if isinstance(_option, click.Option):
+        _option.hidden = _option.name in _NOT_FOR_DETECTORS  # known, but refused in a sentence
+        if _option.name == "framing" and _option.help:
+            _option.help = _option.help.replace("[default: crop]", "[default: letterbox]")
+        if _option.name == "weights":
+            _option.help = (
+                'A .keras file of a classifier or a detector to start from, "imagenet", or '
+                "published weights of the model."
+            )
+
+
 @detect.command()
 @click.argument("model")
 @click.argument("data")
@@ -139,7 +157,10 @@ def fit(
 )
 @_box_options
 @click.option(
-    "-o", "--out", metavar="DIR", help="For evaluation.json and results.csv.  [default: MODEL]"
+    "-o",
+    "--out",
+    metavar="DIR",
+    help="For evaluation.json and results.csv.  [default: MODEL, if the boxes are its own]",
 )
 @precision_option
 @batch_size_option
@@ -158,7 +179,8 @@ def evaluate(
     """Test a detector on labelled boxes.
 
     MODEL is a run's folder, a model file, or a CSV of results in AVA's form. frame-mAP is that of
-    AVA's official evaluation. --boxes truth says how good the actions are in the true boxes.
+    AVA's official evaluation. --boxes truth says how good the actions are in the true boxes. DATA
+    is tested on its part test, or else val.
     """
     from kvideo.detection.result_files import is_results_file
 
@@ -166,7 +188,9 @@ def evaluate(
     if not is_results_file(model):
         _prepare(model)
         path = Path(model)
-        folder = out or str(path if path.is_dir() else path.parent)
+        own = options["boxes"] is None and options["person_detector"] is None
+        if own and out is None:
+            folder = str(path if path.is_dir() else path.parent)
     from kvideo.detection.api import evaluate as run
 
     result = run(model, data, settings=_settings(actor_threshold, most), out=folder, **options)
@@ -236,7 +260,8 @@ def predict(
     paths = videos_of(files)
     asked = {"iou": link_iou, "gap": gap}
     links = LinkSettings(**{n: value for n, value in asked.items() if value is not None})  # type: ignore[arg-type]
-    targets = Outputs(outputs, out_dir, video, paths, links, threshold, step)
+    inputs = [model, *(() if boxes is None else (boxes,))]
+    targets = Outputs(outputs, out_dir, video, paths, links, threshold, step, inputs)
     _prepare(model)
     from kvideo.detection.api import predict as run
     from kvideo.saving import read_info

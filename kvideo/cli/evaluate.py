@@ -58,13 +58,15 @@ def evaluate(
     """
     from kvideo.api import evaluate as run
     from kvideo.cli.startup import import_quietly, quietly
+    from kvideo.errors import UsageError
     from kvideo.hardware import cluster_addresses, join_cluster
     from kvideo.report import format_result
     from kvideo.saving import model_file, read_info
 
     path = model_file(model)
     folder = Path(out) if out else path.parent
-    read_info(path)
+    if read_info(path).detector is not None:
+        raise UsageError(f"{model} is an actor detector; test it with `kvideo detect evaluate`.")
     addresses = cluster_addresses(strategy)
     if addresses is None:
         import_quietly()

@@ -28,6 +28,7 @@ from kvideo.data.untrimmed import find_video, note_of
 from kvideo.errors import DataError
 from kvideo.text import enumerate_words, plural
 
+Box = tuple[float, float, float, float]
 Frame = tuple[str, float]
 
 _AVA = ("video", "time", "x1", "y1", "x2", "y2", "label", "person")
@@ -203,7 +204,7 @@ def parse_label_map(text: str, source: str) -> ClassNames:
 class _Row:
     where: str
     frame: Frame
-    box: tuple[float, float, float, float] | None
+    box: Box | None
     label: str = ""
     person: str | None = None
     score: str | None = None
@@ -229,6 +230,11 @@ def parse_rows(text: str, source: str) -> Iterable[_Row]:
                     raise DataError(f"{where}: the header lacks {enumerate_words(lacking)}.")
                 continue
             columns = {name: place for place, name in enumerate(_AVA)}
+            if len(cells) > 1 and not _is_number(cells[1]):
+                raise DataError(
+                    f"{where}: expected AVA's form, video,seconds,x1,y1,x2,y2,…, or a header that "
+                    f"names {', '.join(_AVA[:6])}; found {', '.join(cells)[:80]!r}."
+                )
         values = {name: cells[at] for name, at in columns.items() if at < len(cells)}
         if not values.get("video"):
             raise DataError(f"{where}: there is no video.")
@@ -238,13 +244,21 @@ def parse_rows(text: str, source: str) -> Iterable[_Row]:
             yield _Row(where, frame, None)
             continue
         x1, y1, x2, y2 = (
-            _number(value, name, where)
+            _number(value, name, where, finite=False)
             for value, name in zip(corners, ("x1", "y1", "x2", "y2"), strict=True)
         )
         yield _Row(
             where, frame, (x1, y1, x2, y2), values.get("label", ""), values.get("person"),
             values.get("score"),
         )  # fmt: skip
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _header(cells: Sequence[str]) -> dict[str, int] | None:
@@ -258,12 +272,12 @@ def _header(cells: Sequence[str]) -> dict[str, int] | None:
     return found if len(found) > 2 else None
 
 
-def _number(value: str, name: str, where: str) -> float:
+def _number(value: str, name: str, where: str, *, finite: bool = True) -> float:
     try:
         number = float(value)
     except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
+        raise DataError(f"{where}: {name} must be a number, not {value!r}.") from None
+    if finite and not math.isfinite(number):
         raise DataError(f"{where}: {name} must be a number, not {value!r}.")
     return number
 
@@ -316,14 +330,13 @@ def _actors(
     wrong: dict[str, list[str]] = {}
     doubtful: set[Frame] = set()
     for row in rows:
+        if row.frame[1] < 0:
+            wrong.setdefault("before the video's beginning: left out", []).append(row.where)
+            continue
         actors = frames.setdefault(row.frame, {})
         if row.box is None:
             continue
-        if max(map(abs, row.box)) > _FAR_OUTSIDE:
-            raise DataError(
-                f"{row.where}: corners must be fractions of width and height, from 0 to 1, not "
-                f"{', '.join(f'{value:g}' for value in row.box)}."
-            )
+        check_fractions(row.box, row.where)
         box, what = mended_box(row.box)
         if what:
             wrong.setdefault(what, []).append(row.where)
@@ -354,10 +367,23 @@ def _actors(
     }
 
 
-def mended_box(
-    box: tuple[float, float, float, float],
-) -> tuple[tuple[float, float, float, float] | None, str]:
+def check_fractions(box: Box, where: str) -> None:
+    """Refuses corners that are pixels.
+
+    Raises:
+        DataError: they are.
+    """
+    if max((abs(value) for value in box if math.isfinite(value)), default=0.0) > _FAR_OUTSIDE:
+        raise DataError(
+            f"{where}: corners must be fractions of width and height, from 0 to 1, not "
+            f"{', '.join(f'{value:g}' for value in box)}."
+        )
+
+
+def mended_box(box: Box) -> tuple[Box | None, str]:
     """The box within the picture, or None; and what was wrong with it."""
+    if not all(map(math.isfinite, box)):
+        return None, "with a corner that is no number: left out"
     x1, y1, x2, y2 = box
     what = ""
     if x2 < x1 or y2 < y1:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kvideo.errors import KVideoError, UsageError
-from kvideo.files import check_target, check_writable
+from kvideo.files import check_file_target, check_writable
 
 H264_ENCODERS = ("libx264", "libopenh264", "h264")
 
@@ -133,7 +133,7 @@ def check_film_targets(
         if len(paths) > 1:
             raise UsageError(f"{video} would be of one video, but there are {len(paths)}.")
         check_film_target(video, paths[0])
-        check_target(video)
+        check_file_target(video)
     if folder is not None:
         check_writable(folder)
         if twice := next((name for name in names if names.count(name) > 1), None):

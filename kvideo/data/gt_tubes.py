@@ -87,7 +87,7 @@ def read_gt_tubes(
     frames: dict[Frame, tuple[Actor, ...]] = {}
     paths: dict[str, str] = {}
     missing: list[str] = []
-    wrong: list[str] = []
+    wrong: dict[str, list[str]] = {}
     for video in videos:
         found = find_video(video, locator, source) if must_exist else None
         if must_exist and found is None:
@@ -99,7 +99,7 @@ def read_gt_tubes(
         if rate is None:
             missing.append(video)
             continue
-        rows = _rows(content, video, source, wrong)
+        rows = _rows(content, video, source, len(names), wrong)
         frames.update({(video, (n - 1) / rate): tuple(rows[n]) for n in sorted(rows)})
     if not frames:
         first = f" (first: {missing[0]}, below {folder})" if missing else ""
@@ -113,8 +113,7 @@ def read_gt_tubes(
             f"{len(missing)} of {plural(len(videos), 'video')} in {source}: no such file below "
             f"{folder}, left out (first: {missing[0]})."
         )
-    if wrong:
-        notes.append(note_of(wrong, "box without an area: left out", "boxes without an area"))
+    notes += [note_of(places, f"box {what}", f"boxes {what}") for what, places in wrong.items()]
     numbers = tuple(range(1, len(names) + 1))
     return ActorSet(
         frames, paths, names, numbers, source=source, missing=tuple(missing), notes=tuple(notes)
@@ -167,29 +166,56 @@ def _rate(path: str, open_video: Callable[[str], Any] | None) -> float | None:
 
 
 def _rows(
-    content: Mapping[str, Any], video: str, source: str, wrong: list[str]
+    content: Mapping[str, Any],
+    video: str,
+    source: str,
+    num_classes: int,
+    wrong: dict[str, list[str]],
 ) -> dict[int, list[Actor]]:
-    """The actors of each frame of a video, by the frame's number from 1."""
+    """The actors of each frame of a video, by the frame's number from 1.
+
+    Where the file says how many frames the video has, those outside of all tubes have no actors: in
+    these data sets nobody does any of the actions there.
+    """
     try:
         height, width = (float(side) for side in content["resolution"][video])
-        rows: dict[int, list[Actor]] = {}
-        number = 0
-        for label, tubes in content["gttubes"][video].items():
-            for tube in tubes:
-                number += 1
-                for frame, *corners in np.asarray(tube, np.float64).reshape(-1, 5).tolist():
-                    # Corners are pixels counted from 1 or 0, both ends included.
-                    scaled = np.array(corners) / [width, height, width, height]
-                    box, _ = mended_box((scaled[0], scaled[1], scaled[2], scaled[3]))
-                    if box is None:
-                        wrong.append(f"{video}, frame {int(frame)}")
-                        continue
-                    actor = Actor(box, (int(label),), str(number))
-                    rows.setdefault(int(frame), []).append(actor)
+        count = int(content.get("nframes", {}).get(video, 0))
+        rows: dict[int, list[Actor]] = {number: [] for number in range(1, count + 1)}
+        doubtful: set[int] = set()  # somebody is there, nobody knows where
+        tubes = [(label, t) for label, own in content["gttubes"][video].items() for t in own]
+        for number, (label, tube) in enumerate(tubes, 1):
+            known = 0 <= int(label) < num_classes
+            for frame, *corners in _table(tube).tolist():
+                # Corners are pixels counted from 1 or 0, both ends included.
+                scaled = np.array(corners) / [width, height, width, height]
+                box, what = mended_box((scaled[0], scaled[1], scaled[2], scaled[3]))
+                if box is None:
+                    wrong.setdefault(what, []).append(f"{video}, frame {int(frame)}")
+                    doubtful.add(int(frame))
+                    continue
+                if not known:
+                    what = f"of a class that {source} lacks: taken without it"
+                    wrong.setdefault(what, []).append(f"{video}, frame {int(frame)} ({label})")
+                actor = Actor(box, (int(label),) if known else (), str(number))
+                rows.setdefault(int(frame), []).append(actor)
     except (KeyError, ValueError, TypeError) as error:
         what = f"the tubes of {video} are not as they should be ({error})"
         raise DataError(f"{source}: {what}.") from error
-    return rows
+    return {frame: own for frame, own in rows.items() if own or frame not in doubtful}
+
+
+def _table(tube: Any) -> np.ndarray:
+    """A tube, (K, 5): frame and corners.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    table = np.asarray(tube, np.float64)
+    if table.ndim != 2 or table.shape[1] != 5:
+        raise ValueError(f"a tube must be (frames, 5), not {table.shape}")
+    if not np.isfinite(table[:, 0]).all() or (len(table) and table[:, 0].min() < 1):
+        raise ValueError("the frames of a tube must be whole numbers from 1")
+    return table
 
 
 def is_gt_tubes(path: str | os.PathLike[str]) -> bool:

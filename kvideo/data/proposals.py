@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from kvideo.data.actors import Frame, mended_box, parse_rows
+from kvideo.data.actors import Frame, check_fractions, mended_box, parse_rows
 from kvideo.data.formats import Opener, read_text
+from kvideo.data.untrimmed import note_of
 from kvideo.errors import DataError
 
 Found = tuple[np.ndarray, np.ndarray]  # boxes (N, 4) and scores (N,)
@@ -20,13 +21,18 @@ ScoredBox = tuple[Frame, tuple[float, float, float, float], str, float]
 
 
 def read_proposals(
-    path: str | os.PathLike[str], opener: Opener | None = None
+    path: str | os.PathLike[str], opener: Opener | None = None, notes: list[str] | None = None
 ) -> dict[Frame, Found]:
     """Boxes of persons by video and seconds.
 
     Lines are `video,timestamp,x1,y1,x2,y2,LABEL,score`, as AVA's; the label, which may be empty, is
     passed over, and equal boxes of a moment are one. Without a score a box counts as sure. A header
     may name the columns in another order (`video`, `time`, `x1`, `y1`, `x2`, `y2`, `score`).
+
+    Args:
+        path: the file.
+        opener: see `read_data`.
+        notes: receives sentences about what was mended and left out.
 
     Returns:
         Boxes (N, 4), as fractions of the picture, and scores (N,), the best first.
@@ -35,7 +41,7 @@ def read_proposals(
         DataError: it cannot be read, or a line breaks the form.
     """
     found: dict[Frame, dict[tuple[float, float, float, float], float]] = {}
-    for frame, box, _, score in scored_boxes(path, opener, sure=True):
+    for frame, box, _, score in scored_boxes(path, opener, sure=True, notes=notes):
         known = found.setdefault(frame, {})
         known[box] = max(score, known.get(box, -math.inf))
     if not found:
@@ -49,19 +55,25 @@ def _arrays(known: dict[tuple[float, float, float, float], float]) -> Found:
 
 
 def scored_boxes(
-    path: str | os.PathLike[str], opener: Opener | None = None, *, sure: bool = False
+    path: str | os.PathLike[str],
+    opener: Opener | None = None,
+    *,
+    sure: bool = False,
+    notes: list[str] | None = None,
 ) -> Iterator[ScoredBox]:
     """The rows of a CSV of found boxes; those without an area are left out.
 
     Args:
         path: the file.
         opener: see `read_data`.
-        sure: whether a box may have no score; it is 1 then.
+        sure: whether a box may have no score, which is 1 then; scores are probabilities.
+        notes: receives sentences about what was mended and left out, once all rows are read.
 
     Raises:
         DataError: it cannot be read, or a line breaks the form.
     """
     source = os.fspath(path)
+    wrong: dict[str, list[str]] = {}
     for row in parse_rows(read_text(source, opener), source):
         if row.box is None:
             continue
@@ -72,9 +84,18 @@ def scored_boxes(
             score = math.nan
         if not math.isfinite(score):
             raise DataError(f"{row.where}: the score must be a number, not {text!r}.")
-        box, _ = mended_box(row.box)
+        if sure and not 0 <= score <= 1:
+            raise DataError(f"{row.where}: the score of a box must be from 0 to 1, not {text}.")
+        check_fractions(row.box, row.where)
+        box, what = mended_box(row.box)
+        if row.frame[1] < 0:
+            box, what = None, "before the video's beginning: left out"
+        if what:
+            wrong.setdefault(what, []).append(row.where)
         if box is not None:
             yield row.frame, box, row.label, score
+    if notes is not None:
+        notes += [note_of(places, f"box {what}", f"boxes {what}") for what, places in wrong.items()]
 
 
 def actions_csv(

@@ -12,8 +12,8 @@ from kvideo.data.listing import videos_of
 from kvideo.data.records import VideoRecord
 from kvideo.data.untrimmed import video_name
 from kvideo.detection.box_sources import GivenBoxes, PersonDetector
-from kvideo.detection.reading import PARTS, part_files, place_of, read_boxes_data
-from kvideo.detection.result_files import is_results_file, read_results
+from kvideo.detection.reading import part_files, place_of, read_boxes_data
+from kvideo.detection.result_files import is_results_file, matched_results, read_results
 from kvideo.detection.results import VideoActors, action_boxes
 from kvideo.detection.scoring import DetectionResult, score_detections
 from kvideo.detection.settings import split_settings
@@ -110,8 +110,11 @@ def evaluate(
     if out is not None:
         check_writable(out)
     if is_results_file(model):
+        if boxes is not None or person_detector is not None or settings:
+            raise UsageError(f"{model} holds results; boxes and their settings are a model's.")
         truth = _truth(data, root, split, classes, excluded, must_exist=False)
         said = read_results(model, truth.class_names, truth.numbers)
+        said = matched_results(said, truth, os.fspath(model))
         details = describe_run(model=os.fspath(model), data=truth.source)
         return _kept(score_detections(truth, said, details=details), truth, out)
     runner = _Runner(model, settings, precision, batch_size, workers, decoder)
@@ -185,8 +188,8 @@ def predict(
     from kvideo.data.keyframes import moments_of
     from kvideo.errors import DecodeError
 
-    if not 0.02 <= step <= 60:
-        raise UsageError(f"step must be from 0.02 to 60 seconds, not {step}.")
+    if isinstance(step, bool) or not isinstance(step, int | float) or not 0.02 <= step <= 60:
+        raise UsageError(f"step must be from 0.02 to 60 seconds, not {step!r}.")
     paths = videos_of([files] if isinstance(files, str | os.PathLike) else list(files))
     runner = _Runner(model, settings, precision, batch_size, workers, decoder)
     source = runner.source(boxes, person_detector, None)
@@ -201,11 +204,26 @@ def predict(
                 continue
             moments = moments_of(last - first, step).tolist()
             if isinstance(source, GivenBoxes):
-                moments = [time for time in source.moments(name) if time <= last]
+                listed = source.moments(path, name)
+                moments = [time for time in listed if time <= last]
+                if not moments:
+                    yield VideoActors(path, name, last, error=_without_boxes(source, listed, last))
+                    continue
+                if len(moments) < len(listed):
+                    say_to_stderr(
+                        f"Note: {plural(len(listed) - len(moments), 'moment')} of {source.source} "
+                        f"beyond the end of {path} ({last:.2f} s): passed over."
+                    )
             for each in runner.detect([(name, record, moments)], source, on_moments):
                 yield dataclasses.replace(each, duration=last)
 
     return found()
+
+
+def _without_boxes(source: GivenBoxes, listed: Sequence[float], last: float) -> str:
+    if not listed:
+        return f"{source.source} has no box of this video"
+    return f"its first box in {source.source} is at {listed[0]:g} s, but it lasts {last:.2f} s"
 
 
 class _Runner:
@@ -278,7 +296,11 @@ def _truth(
         return data
     if split is None and os.path.isdir(place_of(data)):
         parts = part_files(place_of(data))
-        split = next((part for part in reversed(PARTS) if part in parts), None)
+        split = next((part for part in ("test", "val") if part in parts), None)
+        if parts and split is None:
+            raise UsageError(
+                f"{data} has no part to test on, only {', '.join(parts)}; name one with --split."
+            )
     return read_boxes_data(
         data, split=split, root=root, classes=classes, excluded=excluded, must_exist=must_exist
     )

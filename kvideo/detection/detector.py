@@ -40,10 +40,12 @@ class ActorSettings:
     most: int = 20
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1 or not 0 < self.nms <= 1 or self.most < 1:
-            raise UsageError(
-                "threshold must be from 0 to 1, nms above 0 and up to 1, most at least 1."
-            )
+        if not 0 <= self.threshold <= 1:
+            raise UsageError(f"the least score of a box is from 0 to 1, not {self.threshold}.")
+        if not 0 < self.nms <= 1:
+            raise UsageError(f"nms must be above 0 and up to 1, not {self.nms}.")
+        if self.most < 1:
+            raise UsageError(f"there must be at least 1 box of a moment, not {self.most}.")
 
 
 class Detector:

@@ -19,12 +19,12 @@ from kvideo.data.records import VideoSet, fingerprint
 from kvideo.data.sampling import Augmentation
 from kvideo.data.threads import default_workers
 from kvideo.detection.detector import Detector
-from kvideo.detection.settings import OF_DATA, OF_MODEL, OF_TRAINING
-from kvideo.detection.stages import split
+from kvideo.detection.settings import OF_MODEL
+from kvideo.detection.stages import has_person_head, split
 from kvideo.detection.step import compile_detector_step
 from kvideo.detection.validation import DetectorValidation
 from kvideo.errors import UsageError
-from kvideo.models.actor_detector import actor_detector
+from kvideo.models.actor_detector import LOGITS, actor_detector
 from kvideo.saving import ModelInfo, load_model, model_info, read_info
 from kvideo.text import plural
 from kvideo.training.assembly import build_classifier, loop_options, set_up
@@ -35,13 +35,6 @@ from kvideo.training.transfer import copy_weights, freeze_up_to
 from kvideo.training.videos import mirror_clips
 
 _MOMENTUM = 0.9  # of batch norms, PyTorch's default
-# What an experiment may say of classifiers only, and its values that say nothing.
-_OF_CLASSIFIERS: dict[str, Any] = {
-    "label_smoothing": 0.0, "focal_gamma": 0.0, "class_weights": "none", "sampling": "random",
-    "distill": None, "mixup": 0.0, "cutmix": 0.0, "multigrid": False,
-    "unfreeze_epochs": None, "data_service": None, "random_erasing": 0.0,
-    "layer_decay": None, "remat": False, "bptt": None, "accumulate": 1, "quarantine": None,
-}  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -71,7 +64,6 @@ def assemble(
         UsageError: a setting that suits classifiers only, or see `kvideo.training.assembly`.
     """
     settings, weights = dict(experiment.detector or {}), experiment.weights
-    check_settings(experiment)
     cluster = cluster or Cluster()
     strategy = set_up(experiment, cluster)
     with strategy.scope():
@@ -86,7 +78,9 @@ def assemble(
             classifier, len(videos.class_names), name=f"{classifier.name}_detector", **options
         )
         if source is not None:
-            say(f"From {weights}: {copy_weights(source, model)}")
+            others = model_info(source).class_names != videos.class_names
+            copied = copy_weights(source, model, without=LOGITS if others else None)
+            say(f"From {weights}: {copied}")
         if experiment.freeze:
             say(f"{freeze_up_to(model, experiment.freeze)} layers are frozen.")
         _follow_quickly(model)
@@ -123,6 +117,8 @@ def assemble(
         f"{strategy.num_replicas_in_sync} device(s), "
         + ("mirrored at random." if clips.mirror else "not mirrored.")
     )
+    if validation is not None and not has_person_head(model):
+        say("There is no person head: validation is in the true boxes.")
     yield Loop(
         model,
         info,
@@ -205,19 +201,3 @@ def _like(
             fields[name] = getattr(spec, name)
     known = {**(former.detector or {}), **options}
     return dataclasses.replace(experiment, **fields), known
-
-
-def check_settings(experiment: Experiment) -> None:
-    """Refuses what a detector has no use for.
-
-    Raises:
-        UsageError: such a setting is given, or an unknown one of the detector.
-    """
-    for name, default in _OF_CLASSIFIERS.items():
-        if getattr(experiment, name) != default:
-            raise UsageError(f"{name} is for classifiers; a detector is trained without.")
-    if unknown := sorted(set(experiment.detector or {}) - {*OF_MODEL, *OF_DATA, *OF_TRAINING}):
-        raise UsageError(f"a detector has no setting {unknown[0]!r}.")
-    for name in ("frozen_backbone", "output"):
-        if experiment.model_options.get(name):
-            raise UsageError(f"{name} is for classifiers; a detector is trained without.")

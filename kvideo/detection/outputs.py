@@ -11,10 +11,10 @@ from kvideo.data.encoding import check_film_targets
 from kvideo.data.untrimmed import video_name
 from kvideo.detection.overlay import write_actors_video
 from kvideo.detection.result_files import results_csv, tubes_document
-from kvideo.detection.results import VideoActors, action_spans
+from kvideo.detection.results import VideoActors, action_spans, extent
 from kvideo.detection.tubes import LinkSettings
 from kvideo.errors import UsageError
-from kvideo.files import check_target, make_folder, write_text_atomic
+from kvideo.files import check_file_target, make_folder, write_text_atomic
 from kvideo.registry import get_decoder
 from kvideo.saving import ModelInfo
 from kvideo.text import plural, printable
@@ -34,6 +34,7 @@ class Outputs:
         links: how boxes become tubes.
         threshold: least probability of an action in a tube.
         step: seconds from one moment to the next.
+        inputs: other files that are read, and must not be written over.
 
     Raises:
         UsageError: names that cannot be written.
@@ -48,11 +49,12 @@ class Outputs:
         links: LinkSettings,
         threshold: float,
         step: float,
+        inputs: Sequence[str] = (),
     ) -> None:
         for file in files:
             if Path(file).suffix.lower() not in ENDINGS:
                 raise UsageError(f"what is seen is written as .csv or .json, not as {file}.")
-            check_target(file)
+            check_file_target(file, inputs)
         if not 0 <= threshold <= 1:
             raise UsageError(f"the threshold must be from 0 to 1, not {threshold}.")
         check_film_targets(video, folder, paths, [video_name(path) for path in paths])
@@ -69,7 +71,7 @@ class Outputs:
         if target is not None:
             write_actors_video(
                 target,
-                found.path,
+                found,
                 found.tubes(self.links),
                 class_names,
                 threshold=self.threshold,
@@ -107,13 +109,15 @@ class Outputs:
         lines = [f"{found.path}  ({found.duration:.1f} s, {plural(len(tubes), 'actor')})"]
         for number, tube in enumerate(tubes[:_MOST_TUBES], 1):
             left, top, right, bottom = (float(side) for side in tube.boxes.mean(axis=0))
+            start, end = extent(found, tube, self.step)
             lines.append(
-                f"  actor {number}  {tube.times[0]:7.2f} to {tube.times[-1]:7.2f} s  "
+                f"  actor {number}  {start:7.2f} to {end:7.2f} s  "
                 f"at {left:.2f},{top:.2f},{right:.2f},{bottom:.2f}  {tube.score:.2f}"
             )
-            for span in action_spans(tube, self.threshold, self.step):
+            for span in action_spans(tube, self.threshold, self.step, until=end):
                 name = printable(class_names[span.label])
-                lines.append(f"    {span.start:9.2f}  {span.end:9.2f}  {name}  {span.score:.2f}")
+                times = f"{span.start:9.2f} to {span.end:7.2f} s"
+                lines.append(f"  {times}  {name}  {span.probability:.0%}")
         if len(tubes) > _MOST_TUBES:
             lines.append(f"  … and {len(tubes) - _MOST_TUBES} more")
         return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from kvideo.data.encoding import FilmWriter, check_film_target
 from kvideo.detection.metrics import Floats
-from kvideo.detection.results import action_spans
+from kvideo.detection.results import VideoActors, action_spans, extent
 from kvideo.detection.tubes import Tube
 from kvideo.files import atomic_path
 from kvideo.report.drawing import Colour, draw_box, draw_label, rgb
@@ -28,13 +29,21 @@ class _Shown:
     """A tube as it is drawn."""
 
     def __init__(
-        self, tube: Tube, number: int, class_names: Sequence[str], threshold: float, step: float
+        self,
+        found: VideoActors,
+        tube: Tube,
+        number: int,
+        class_names: Sequence[str],
+        threshold: float,
+        step: float,
     ) -> None:
         colours = class_colours([str(each) for each in range(_COLOURS)])
         self.colour: Colour = rgb(colours[number % _COLOURS])
-        self.first, self.last = float(tube.times[0]) - step / 2, float(tube.times[-1]) + step / 2
+        self.first, self.last = extent(found, tube, step)
+        if self.last == found.duration:  # the last frame is shown, too
+            self.last = math.inf
         self.tube, self._names = tube, class_names
-        self._spans = action_spans(tube, threshold, step)
+        self._spans = action_spans(tube, threshold, step, until=self.last)
 
     def box(self, seconds: float) -> Floats:
         """Where the actor is: between two moments, in between."""
@@ -55,7 +64,7 @@ class _Shown:
 
 def write_actors_video(
     path: str | os.PathLike[str],
-    video: str,
+    video: VideoActors,
     tubes: Sequence[Tube],
     class_names: Sequence[str],
     *,
@@ -69,7 +78,7 @@ def write_actors_video(
 
     Args:
         path: ends in `.mp4`.
-        video: the file.
+        video: what was seen in it.
         tubes: the actors.
         class_names: all classes.
         threshold: least probability of an action that is named.
@@ -81,9 +90,9 @@ def write_actors_video(
         DecodeError: the video gives no frames.
         KVideoError: it cannot be written.
     """
-    check_film_target(path, video)
-    shown = [_Shown(tube, i, class_names, threshold, step) for i, tube in enumerate(tubes)]
-    with open_video(video) as reader:
+    check_film_target(path, video.path)
+    shown = [_Shown(video, tube, i, class_names, threshold, step) for i, tube in enumerate(tubes)]
+    with open_video(video.path) as reader:
         info = reader.info
         scale = max(1, -(-_SHORTEST_SIDE // min(info.height, info.width)))
         size = info.height * scale, info.width * scale

@@ -13,6 +13,7 @@ from kvideo.data.gt_tubes import is_gt_tubes, read_gt_tubes
 from kvideo.data.keyframes import Keyframe, keyframes, thinned
 from kvideo.data.records import VideoSet
 from kvideo.data.remote import list_remote, open_remote
+from kvideo.detection.settings import check_settings
 from kvideo.errors import DataError
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def read_boxes_data(
         if split not in files:
             raise DataError(f"{path} has no part {split!r}; it has {', '.join(files)}.")
         path = files[split]
+    elif split is not None and not is_gt_tubes(path):
+        raise DataError(f"{path} is one file, which has no part {split!r}.")
     if is_gt_tubes(path):
         return read_gt_tubes(
             path, split=split, root=root, must_exist=must_exist, listdir=list_remote
@@ -110,6 +113,7 @@ def read_videos(
     experiment: Experiment, say: Callable[[str], None]
 ) -> tuple[VideoSet, VideoSet | None]:
     """Training and validation moments; says where they come from."""
+    check_settings(experiment)
     how = dict(experiment.detector or {})
     data = place_of(experiment.data)
     folder = os.path.isdir(data)
@@ -118,7 +122,8 @@ def read_videos(
         experiment.data, split=split, root=experiment.root, classes=how.get("classes"),
         excluded=how.get("excluded"),
     )  # fmt: skip
-    videos: VideoSet = thinned(keyframes(found), _CLOSEST)
+    labelled = keyframes(found)
+    videos: VideoSet = thinned(labelled, _CLOSEST)
     validation: VideoSet | None = None
     if experiment.val is not None:
         validation = _like(experiment, experiment.val, None, found, how.get("val_excluded"))
@@ -131,6 +136,8 @@ def read_videos(
         videos, validation = _held_out(videos, experiment.val_fraction, experiment.seed)
     for note in dict.fromkeys([*videos.notes, *(validation.notes if validation else ())]):
         say(f"Note: {note}")
+    if len(thinned(labelled, _CLOSEST)) < len(labelled):
+        say(f"Note: of labelled moments closer than {_CLOSEST:g} s one is trained on.")
     if found.excluded:
         say(f"Note: {len(found.excluded)} excluded moments of {found.source} are left out.")
     if not len(videos):

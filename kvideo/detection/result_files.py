@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -10,12 +12,15 @@ from typing import Any
 import numpy as np
 
 from kvideo import __version__
+from kvideo.data.actors import ActorSet
 from kvideo.data.proposals import actions_csv, scored_boxes
 from kvideo.data.remote import open_remote
+from kvideo.data.untrimmed import video_name
 from kvideo.detection.metrics import Boxes
 from kvideo.detection.results import VideoActors, action_boxes, tubes_json
 from kvideo.detection.tubes import LinkSettings
 from kvideo.errors import DataError
+from kvideo.text import plural
 
 
 def is_results_file(model: Any) -> bool:
@@ -58,6 +63,33 @@ def read_results(
         np.array([row[3] for row in rows], np.int64),
         np.array([row[4] for row in rows], np.float64),
     )
+
+
+def matched_results(said: Boxes, truth: ActorSet, path: str) -> Boxes:
+    """Results with the names that the truth has for their videos.
+
+    A video that the truth does not name is one whose file's name is the same without folder and
+    ending, if there is just one.
+
+    Raises:
+        DataError: no row is of an annotated moment.
+    """
+    named = list(dict.fromkeys(video for video, _ in truth.frames))
+    by_file = {video_name(name): name for name in named}
+    counts = collections.Counter(map(video_name, named))
+    names, rows = np.unique(said.videos, return_inverse=True)
+    known = [
+        name if name in named or counts[video_name(name)] != 1 else by_file[video_name(name)]
+        for name in names.tolist()
+    ]
+    found = dataclasses.replace(said, videos=np.array(known, str)[rows])
+    pairs = zip(found.videos.tolist(), found.times.tolist(), strict=True)
+    if not any(pair in truth.frames for pair in pairs):
+        raise DataError(
+            f"{path}: none of its {plural(len(said), 'row')} is of a moment that {truth.source} "
+            f"annotates; the first is {said.videos[0]} at {said.times[0]:g} s."
+        )
+    return found
 
 
 def results_csv(found: Iterable[VideoActors], numbers: Sequence[int] = ()) -> str:

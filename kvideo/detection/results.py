@@ -11,6 +11,7 @@ import numpy as np
 from kvideo.detection.metrics import Boxes, Floats
 from kvideo.detection.tubes import LabelledTube, LinkSettings, Tube, link
 
+_WHOLE_STEP = 1.01
 _LEAST = 0.001  # scores of actions below are not written
 
 
@@ -123,17 +124,39 @@ class ActionSpan:
         label: class index.
         start: seconds.
         end: seconds.
-        score: the mean of the action's over the part, times the tube's.
+        probability: of the action, its mean over the part.
+        score: the same times the tube's.
     """
 
     label: int
     start: float
     end: float
+    probability: float
     score: float
 
 
+def extent(video: VideoActors, tube: Tube, step: float) -> tuple[float, float]:
+    """From when until when a tube is there, seconds.
+
+    Each moment stands for half a step on either side; the first and the last one that were looked
+    at for all that is before and after, if that is no more than a step.
+    """
+    start, end = float(tube.times[0]) - step / 2, float(tube.times[-1]) + step / 2
+    if tube.times[0] == video.moments[0].time <= step:
+        start = 0.0
+    last = video.moments[-1].time
+    if tube.times[-1] == last and last <= video.duration <= last + step * _WHOLE_STEP:
+        end = video.duration
+    return max(0.0, start), end
+
+
 def action_spans(
-    tube: Tube, threshold: float, step: float, *, unlikely: bool = False
+    tube: Tube,
+    threshold: float,
+    step: float,
+    *,
+    until: float | None = None,
+    unlikely: bool = False,
 ) -> list[ActionSpan]:
     """When an actor does what: for each class the runs of moments at which it is likely.
 
@@ -141,6 +164,7 @@ def action_spans(
         tube: with actions.
         threshold: least probability of an action.
         step: seconds from one moment to the next; a moment stands for half of it on either side.
+        until: when the tube ends, see `extent`.
         unlikely: whether a class that is nowhere so probable has parts as well: where it is at
             least half as probable as at its best moment.
     """
@@ -156,8 +180,10 @@ def action_spans(
         for first, last in changes:
             start = max(0.0, float(tube.times[first]) - step / 2)
             end = float(tube.times[last - 1]) + step / 2
-            score = float(row[first:last].mean()) * tube.score
-            spans.append(ActionSpan(label, start, end, score))
+            if until is not None and last == len(row):
+                end = until
+            probability = float(row[first:last].mean())
+            spans.append(ActionSpan(label, start, end, probability, probability * tube.score))
     return sorted(spans, key=lambda span: (span.start, -span.score))
 
 
@@ -185,21 +211,22 @@ def tubes_json(
         "path": video.path,
         "duration": video.duration,
         "error": video.error,
-        "tubes": [
-            {
-                "score": tube.score,
-                "times": tube.times.tolist(),
-                "boxes": tube.boxes.tolist(),
-                "actions": [
-                    {
-                        "label": class_names[span.label],
-                        "start": span.start,
-                        "end": span.end,
-                        "score": span.score,
-                    }
-                    for span in action_spans(tube, threshold, step)
-                ],
-            }
-            for tube in tubes
+        "tubes": [_tube_json(video, tube, class_names, threshold, step) for tube in tubes],
+    }
+
+
+def _tube_json(
+    video: VideoActors, tube: Tube, class_names: Sequence[str], threshold: float, step: float
+) -> dict[str, Any]:
+    start, end = extent(video, tube, step)
+    return {
+        "start": start,
+        "end": end,
+        "score": tube.score,
+        "times": tube.times.tolist(),
+        "boxes": tube.boxes.tolist(),
+        "actions": [
+            {**vars(span), "label": class_names[span.label]}
+            for span in action_spans(tube, threshold, step, until=end)
         ],
     }

@@ -15,6 +15,7 @@ from kvideo.metrics import average_precision
 COCO_IOUS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).tolist())
 TUBE_IOUS: tuple[float | tuple[float, ...], ...] = (0.2, 0.5, COCO_IOUS)
 _SAME_TIME = 1e-3  # seconds
+_UNEVEN = 1.1  # how much longer than usual the way from moment to moment may be
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,8 +68,8 @@ class LinkSettings:
 
     Args:
         iou: least overlap of a box with the last one of its tube.
-        gap: most frames without a box that a tube outlasts.
-        shortest: tubes of fewer boxes are dropped.
+        gap: most frames without a box that a tube outlasts; in time, where frames are uneven.
+        shortest: tubes of fewer boxes are dropped, unless there are fewer frames.
         smoothing: frames over which actions are averaged, an odd number.
 
     Raises:
@@ -81,8 +82,12 @@ class LinkSettings:
     smoothing: int = 3
 
     def __post_init__(self) -> None:
-        if not 0 < self.iou <= 1 or self.gap < 0 or self.shortest < 1:
-            raise UsageError("iou must be above 0 and up to 1, gap from 0 and shortest from 1 on.")
+        if not 0 < self.iou <= 1:
+            raise UsageError(f"the overlap of links must be above 0 and up to 1, not {self.iou}.")
+        if self.gap < 0:
+            raise UsageError(f"gap must be at least 0, not {self.gap}.")
+        if self.shortest < 1:
+            raise UsageError(f"shortest must be at least 1, not {self.shortest}.")
         if self.smoothing < 1 or self.smoothing % 2 == 0:
             raise UsageError(f"smoothing must be an odd number of frames, not {self.smoothing}.")
 
@@ -123,10 +128,17 @@ def link(
         settings: see there.
     """
     how = settings or LinkSettings()
+    # Moments may be missing, so that a gap is measured in seconds.
+    usual = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    longest = (how.gap + 1) * usual * _UNEVEN
+    shortest = min(how.shortest, len(times))
     running: list[_Open] = []
     ended: list[_Open] = []
     for place in range(len(times)):
         free = np.ones(len(boxes[place]), bool)
+        since = [float(times[place] - times[tube.places[-1]]) for tube in running]
+        ended += [tube for tube, gap in zip(running, since, strict=True) if gap > longest]
+        running = [tube for tube, gap in zip(running, since, strict=True) if gap <= longest]
         running.sort(key=lambda tube: -tube.mean)
         for tube in running:
             own = _next_box(tube.boxes[-1], boxes[place], scores[place], free, how.iou)
@@ -136,11 +148,7 @@ def link(
         for left in np.flatnonzero(free).tolist():
             running.append(_Open([], [], [], []))
             _append(running[-1], place, left, boxes, scores, actions)
-        ended += [tube for tube in running if place - tube.places[-1] > how.gap]
-        running = [tube for tube in running if place - tube.places[-1] <= how.gap]
-    tubes = [
-        _closed(tube, times, how) for tube in ended + running if len(tube.places) >= how.shortest
-    ]
+    tubes = [_closed(tube, times, how) for tube in ended + running if len(tube.places) >= shortest]
     return sorted(tubes, key=lambda tube: -tube.score)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kvideo.data.untrimmed import UntrimmedSet
 from kvideo.errors import UsageError
-from kvideo.files import check_target, write_bytes_atomic, write_text_atomic
+from kvideo.files import check_file_target, write_bytes_atomic, write_text_atomic
 from kvideo.localization.results import FoundSegment, Localization, results_document
 
 ENDINGS = (".json", ".csv", ".srt", ".png")
@@ -32,7 +32,7 @@ def check_outputs(paths: Sequence[str], num_videos: int) -> None:
         ending = Path(path).suffix.lower()
         if ending not in ENDINGS:
             raise UsageError(f"segments are written as {', '.join(ENDINGS)}, not as {path}.")
-        check_target(path)
+        check_file_target(path)
         if ending in OF_ONE and num_videos > 1:
             raise UsageError(
                 f"{path} would be of one video, but there are {num_videos}; --out-dir writes such "

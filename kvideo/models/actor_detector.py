@@ -96,6 +96,8 @@ def _feature_map(backbone: keras.Model) -> Any:
     Raises:
         UsageError: it has none of that form.
     """
+    if not isinstance(backbone, keras.Model):
+        raise UsageError(f"backbone must be a keras.Model, not {backbone!r}.")
     names = [layer.name for layer in backbone.layers]
     found = backbone.get_layer(FEATURE_MAP).output if FEATURE_MAP in names else None
     if not isinstance(found, keras.KerasTensor) or len(found.shape) != 5:

@@ -69,10 +69,17 @@ class Transfer:
         return text + "."
 
 
-def copy_weights(source: keras.Model, target: keras.Model) -> Transfer:
+def copy_weights(
+    source: keras.Model, target: keras.Model, *, without: str | None = None
+) -> Transfer:
     """Copies every weight whose layer's name, place in the layer, and shape agree.
 
     A network of flow takes the first kernel of one for RGB, too: its mean over the colours.
+
+    Args:
+        source: gives weights.
+        target: takes them.
+        without: a layer, also inside of a nested model, that keeps its own.
 
     Raises:
         ModelFileError: none agrees.
@@ -90,6 +97,8 @@ def copy_weights(source: keras.Model, target: keras.Model) -> Transfer:
     for layer in target.layers:
         for place, weight in enumerate(layer.weights):
             other = offered.get((layer.name, place))
+            if without is not None and without in weight.path.split("/"):
+                other = None
             if other is not None and tuple(other.shape) == tuple(weight.shape):
                 weight.assign(other)
                 copied.append(weight.path)
