@@ -43,7 +43,7 @@ _NAMES = {  # of columns in a header
 _ITEM = re.compile(r"(?:item|label)\s*\{(.*?)\}", re.S)
 _FIELD = re.compile(r"(\w+)\s*:\s*(?:\"((?:[^\"\\]|\\.)*)\"|'([^']*)'|(\S+))")
 _BESIDE = ("action_list.pbtxt", "action_list.txt", "label_map.txt", "classes.txt")
-_LEAST_AREA = 1e-6  # of the picture
+LEAST_AREA = 1e-6  # of the picture
 _FAR_OUTSIDE = 2.0  # from here on these are no fractions
 
 
@@ -390,8 +390,8 @@ def mended_box(box: Box) -> tuple[Box | None, str]:
         x1, x2, y1, y2 = min(x1, x2), max(x1, x2), min(y1, y2), max(y1, y2)
         what = "with swapped corners: put right"
     inside = tuple(min(max(value, 0.0), 1.0) for value in (x1, y1, x2, y2))
-    if (inside[2] - inside[0]) * (inside[3] - inside[1]) < _LEAST_AREA:
-        empty = (x2 - x1) * (y2 - y1) < _LEAST_AREA
+    if (inside[2] - inside[0]) * (inside[3] - inside[1]) < LEAST_AREA:
+        empty = (x2 - x1) * (y2 - y1) < LEAST_AREA
         return None, "without an area: left out" if empty else "outside the picture: left out"
     if inside != (x1, y1, x2, y2) and not what:
         what = "partly outside the picture: cut"

@@ -13,7 +13,7 @@ import numpy as np
 
 from kvideo import __version__
 from kvideo.data.actors import ActorSet
-from kvideo.data.proposals import actions_csv, scored_boxes
+from kvideo.data.proposals import actions_csv, found_columns
 from kvideo.data.remote import open_remote
 from kvideo.data.untrimmed import video_name
 from kvideo.detection.metrics import Boxes
@@ -45,24 +45,15 @@ def read_results(
     known = {name: label for label, name in enumerate(class_names)}
     listed = numbers or range(1, len(class_names) + 1)
     by_number = {str(number): label for label, number in enumerate(listed)}
-    rows = []
-    strange = ""
-    for (video, time), box, label, score in scored_boxes(path, open_remote):
-        index = known.get(label, by_number.get(label))
-        if index is None:
-            strange = strange or label
-            continue
-        rows.append((video, time, box, index, score))
-    if not rows:
-        why = f" (the first is {strange!r})" if strange else ""
+    found = found_columns(path, open_remote)
+    index = {text: known.get(text, by_number.get(text)) for text in dict.fromkeys(found.labels)}
+    labels = np.array([-1 if (i := index[text]) is None else i for text in found.labels], np.int64)
+    kept = labels >= 0
+    if not kept.any():
+        why = f" (the first is {found.labels[0]!r})" if found.labels else ""
         raise DataError(f"{path} has no row of one of the {len(class_names)} classes{why}.")
-    return Boxes(
-        np.array([row[0] for row in rows], str),
-        np.array([row[1] for row in rows], np.float64),
-        np.array([row[2] for row in rows], np.float64),
-        np.array([row[3] for row in rows], np.int64),
-        np.array([row[4] for row in rows], np.float64),
-    )
+    videos = np.array(found.videos, str)
+    return Boxes(videos, found.times, found.boxes, labels, found.scores).select(kept)
 
 
 def matched_results(said: Boxes, truth: ActorSet, path: str) -> Boxes:
