@@ -125,8 +125,8 @@ def get_decoder(name: str = "pyav") -> Callable[..., Any]:
 def get_person_detector(name: str) -> Callable[..., Any]:
     """The person detector of that name: from pictures (N, H, W, 3) uint8 to boxes and scores.
 
-    It gives, for each picture, boxes (K, 4), x1, y1, x2, y2 as fractions of width and height, and
-    scores (K,) from 0 to 1.
+    It gives a list with a pair for each picture: boxes (K, 4), x1, y1, x2, y2 as fractions of width
+    and height, and scores (K,) from 0 to 1.
 
     Raises:
         UnknownNameError: there is none.
