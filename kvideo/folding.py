@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from kvideo.analysis import as_functional, functional_graph, graph_nodes
 from kvideo.errors import UsageError
+from kvideo.graphs import as_functional, functional_graph, graph_nodes
 from kvideo.layers.depthwise import DepthwiseConv3D
 
 _BY_CHANNEL = (  # kernels that end in (channels, multiplier)

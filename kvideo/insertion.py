@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from kvideo.analysis import as_functional
 from kvideo.errors import UnknownNameError, UsageError
+from kvideo.graphs import as_functional
 from kvideo.layers.nonlocal_block import NonLocalBlock3D
 
 _MEAN_IS_FEATURES = "feature_map"

@@ -11,8 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from kvideo.analysis import as_functional
 from kvideo.errors import UsageError
+from kvideo.graphs import as_functional
 from kvideo.saving import Member, ModelInfo, model_info
 
 _MEMBER, _CLIP, _FUSION = "member_{}", "clip_{}", "fusion"

@@ -15,8 +15,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kvideo.analysis import functional_graph, graph_nodes
 from kvideo.errors import UsageError
+from kvideo.graphs import functional_graph, graph_nodes
 from kvideo.layers.frames import (
     FoldTime,
     FoldWindows,

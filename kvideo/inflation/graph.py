@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from kvideo.analysis import functional_graph
 from kvideo.errors import KVideoError, UsageError
+from kvideo.graphs import functional_graph
 from kvideo.inflation import layer_rules, operation_rules
 from kvideo.inflation.rule import Call, Inflated, per_frame, refuse
 from kvideo.layers.inflation import FramePooling

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
-from kvideo.analysis import functional_graph, graph_nodes
 from kvideo.errors import UsageError
+from kvideo.graphs import functional_graph, graph_nodes
 
 _LIMITS_TRIED = 40
 

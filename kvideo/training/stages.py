@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from kvideo.analysis import functional_graph, graph_nodes
+from kvideo.graphs import functional_graph, graph_nodes
 
 _HEAD = "logits"
 

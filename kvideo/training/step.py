@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kvideo.analysis import functional_graph, graph_nodes
 from kvideo.errors import UsageError
+from kvideo.graphs import functional_graph, graph_nodes
 from kvideo.hardware import use_xla
 from kvideo.training.accumulation import added_up
 from kvideo.training.objective import Objective

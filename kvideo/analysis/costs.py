@@ -1,15 +1,16 @@
-"""What a model costs: parameters and multiply-adds, per layer and in all."""
+"""Parameters and multiply-adds, per layer and in all."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
 from kvideo.errors import UsageError
+from kvideo.graphs import clip_tensor, trace
 
 Shape = tuple[int, ...]
 
@@ -52,7 +53,7 @@ def count_macs(model: keras.Model, input_shape: Sequence[int] | None = None) -> 
         input_shape: of one clip, where the model leaves sizes open.
 
     Raises:
-        UsageError: a size is unknown, or the model has a layer that cannot be counted.
+        UsageError: see `layer_costs`.
     """
     return sum(cost.macs for cost in layer_costs(model, input_shape))
 
@@ -70,72 +71,37 @@ def layer_costs(model: keras.Model, input_shape: Sequence[int] | None = None) ->
     Raises:
         UsageError: a size is unknown, or the model has a layer that cannot be counted.
     """
-    shape = tuple(input_shape or model.input_shape[1:])
-    if None in shape:
-        raise UsageError(f'the model "{model.name}" has no fixed size: give input_shape.')
     costs: list[LayerCost] = []
     seen: set[int] = set()
-    clip = keras.KerasTensor((1, *shape), dtype=model.inputs[0].dtype)
-    _trace(model, clip, "", costs, seen)
+
+    def visit(name: str, operation: Any, given: list[Any], outputs: Any) -> None:
+        if isinstance(operation, keras.Layer):
+            costs.append(cost_of(name, operation, given, outputs, seen))
+
+    trace(model, clip_tensor(model, input_shape), visit)
     return costs
 
 
-def _trace(
-    model: keras.Model, inputs: Any, prefix: str, costs: list[LayerCost], seen: set[int]
-) -> Any:
-    """Goes through the graph with shapes only; a batch of one makes all of them definite."""
+def cost_of(
+    name: str, layer: keras.Layer, given: list[Any], outputs: Any, seen: set[int]
+) -> LayerCost:
+    """The cost of one call of a layer.
 
-    def visit(operation: Any) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if functional_graph(operation) is not None:
-                return _trace(operation, args[0], f"{prefix}{operation.name}/", costs, seen)
-            outputs = operation.compute_output_spec(*args, **kwargs)
-            if isinstance(operation, keras.Layer):
-                given = [x.shape for x in keras.tree.flatten(args) if hasattr(x, "shape")]
-                got = keras.tree.flatten(outputs)[0].shape
-                parameters = 0 if id(operation) in seen else count_layer_parameters(operation)
-                seen.add(id(operation))
-                costs.append(
-                    LayerCost(
-                        prefix + operation.name,
-                        type(operation).__name__,
-                        tuple(got),
-                        parameters,
-                        layer_macs(operation, given[0], got) if given else 0,
-                    )
-                )
-            return outputs
+    Args:
+        name: for the result.
+        layer: a built layer.
+        given: the Keras tensors that it is called with, of a batch of one clip.
+        outputs: what it gives.
+        seen: ids of the layers whose parameters have been counted; this one is added.
 
-        return call
-
-    graph = functional_graph(model)
-    if graph is None:
-        raise UsageError(f'the model "{model.name}" is not functional, so its layers are unknown.')
-    return graph._run_through_graph(inputs, operation_fn=visit)
-
-
-def graph_nodes(model: keras.Model) -> list[Any]:
-    """The calls that a functional or sequential model consists of, in an order they can run in.
-
-    Each has an `operation` (a layer, mostly), `outputs`, and `arguments.keras_tensors`: the tensors
-    that it was called with.
+    Raises:
+        UsageError: it cannot be counted.
     """
-    by_depth = functional_graph(model)._nodes_by_depth
-    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
-
-
-def functional_graph(operation: Any) -> Any:
-    """The graph of a functional or sequential model; None of a layer."""
-    graph = getattr(operation, "_functional", None) or operation
-    return graph if hasattr(graph, "_run_through_graph") else None
-
-
-def as_functional(model: Any) -> keras.Model | None:
-    """A functional or sequential model as a functional one of the same layers; None of others."""
-    if not isinstance(model, keras.Model) or not model.built or functional_graph(model) is None:
-        return None
-    graph = functional_graph(model)
-    return graph if graph is model else keras.Model(graph.input, graph.output, name=model.name)
+    got = tuple(keras.tree.flatten(outputs)[0].shape)
+    parameters = 0 if id(layer) in seen else count_layer_parameters(layer)
+    seen.add(id(layer))
+    macs = layer_macs(layer, given[0].shape, got) if given else 0
+    return LayerCost(name, type(layer).__name__, got, parameters, macs)
 
 
 def count_layer_parameters(layer: keras.Layer) -> int:

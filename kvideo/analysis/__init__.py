@@ -1,0 +1,27 @@
+"""What a model is made of, layer by layer: sizes, parameters, multiply-adds, receptive fields."""
+
+from kvideo.analysis.costs import (
+    LayerCost,
+    count_layer_parameters,
+    count_macs,
+    count_parameters,
+    layer_costs,
+    layer_macs,
+)
+from kvideo.analysis.fields import Field, Span
+from kvideo.analysis.summary import LayerSummary, ModelSummary, ReceptiveField, summarize
+
+__all__ = [
+    "Field",
+    "LayerCost",
+    "LayerSummary",
+    "ModelSummary",
+    "ReceptiveField",
+    "Span",
+    "count_layer_parameters",
+    "count_macs",
+    "count_parameters",
+    "layer_costs",
+    "layer_macs",
+    "summarize",
+]
