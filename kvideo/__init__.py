@@ -32,6 +32,7 @@ _PUBLIC = {
     "predict": "kvideo.api",
     "save_model": "kvideo.saving",
     "stream": "kvideo.streaming",
+    "summary": "kvideo.summarizing",
 }
 _SUBMODULES = ("data", "detection", "layers", "localization", "models", "recipes", "training")
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from kvideo.saving import load_model, model_info, save_model
     from kvideo.score_fusion import fuse
     from kvideo.streaming import stream
+    from kvideo.summarizing import summary
     from kvideo.training import Experiment
 
 

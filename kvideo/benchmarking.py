@@ -18,10 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kvideo.choosing import choose_model
 from kvideo.errors import KVideoError, UsageError, check_choice
 from kvideo.measuring import INFERENCE, PEAK, TRAINING, Request
-from kvideo.registry import MODELS, find
-from kvideo.saving import check_single, is_model_path, model_file, read_info
 from kvideo.text import plural
 
 PHASES = (INFERENCE, TRAINING)
@@ -185,7 +184,7 @@ def benchmark_model(
     if not phases or set(phases) - set(PHASES):
         raise UsageError(f"phases must be some of {PHASES}, not {tuple(phases)!r}.")
     common = {
-        **_what(model, input_shape, options, num_classes),
+        **vars(choose_model(model, input_shape, options, num_classes, "what is measured is")),
         "batch_size": batch_size,
         "precision": precision,
         "repeats": repeats,
@@ -195,9 +194,9 @@ def benchmark_model(
     load = load_before()
     found, rates = {}, []
     for phase in phases:
-        found[phase] = _measure(Request(phase, **common), say)
+        found[phase] = _measure(Request(phase=phase, **common), say)
         # After each phase, since machines change their speed.
-        rates.append(_measure(Request(PEAK, **common), say)["flops_per_second"])
+        rates.append(_measure(Request(phase=PEAK, **common), say)["flops_per_second"])
     flops, facts = max(rates), found[phases[0]]
     return BenchmarkResult(
         model=os.fspath(model),
@@ -226,30 +225,6 @@ def load_before() -> float | None:
 def much_load(load: float | None) -> bool:
     """Whether so many programs disturb a measurement."""
     return load is not None and load > _MUCH_LOAD * (os.cpu_count() or 1)
-
-
-def _what(
-    model: str | os.PathLike[str],
-    input_shape: Sequence[int] | None,
-    options: Mapping[str, Any] | None,
-    num_classes: int | None,
-) -> dict[str, Any]:
-    """The part of a request that says which model."""
-    name = os.fspath(model)
-    if is_model_path(name):
-        if input_shape is not None or options or num_classes is not None:
-            raise UsageError(
-                f"{name} is a file, whose shape, classes and options are fixed; a model's name "
-                "takes others."
-            )
-        file = model_file(name)
-        # A wrong file is told before TensorFlow is imported.
-        check_single(read_info(file), "what is measured is")
-        return {"file": str(file)}
-    find(MODELS, name)
-    shape = None if input_shape is None else tuple(input_shape)
-    found = {"name": name, "input_shape": shape, "options": dict(options or {})}
-    return found if num_classes is None else {**found, "num_classes": num_classes}
 
 
 def _phase_result(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kvideo.children import end_with_parent
+from kvideo.choosing import ModelChoice
 from kvideo.errors import KVideoError, UsageError
 from kvideo.noise import noise_clips
 
@@ -32,17 +33,12 @@ _PEAK_SECONDS = 0.7  # for each size
 _PEAK_REPEATS = 3
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request(ModelChoice):
     """What to measure.
 
     Args:
         phase: `"inference"`, `"training"`, or `"matrix products"`: the machine's greatest speed.
-        name: a registered model; None: `file` is meant.
-        file: a model file.
-        input_shape: (T, H, W, 3) of a registered model; None: what it is made for.
-        options: further arguments of the builder.
-        num_classes: of a registered model.
         batch_size: clips at once.
         precision: `"float32"` or `"bfloat16"`.
         repeats: timed calls.
@@ -51,11 +47,6 @@ class Request:
     """
 
     phase: str
-    name: str | None = None
-    file: str | None = None
-    input_shape: tuple[int, ...] | None = None
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    num_classes: int = 400
     batch_size: int = 1
     precision: str = "float32"
     repeats: int = 10
@@ -112,7 +103,7 @@ def measure(request: Request, on_begin: Callable[[], Any] = lambda: None) -> dic
         return {"flops_per_second": _matmul_rate(request.precision), **_machine()}
     base = peak_memory()
     begun = time.perf_counter()
-    model = _model(request)
+    model = request.load(request.precision)
     build = time.perf_counter() - begun
     step = _inference(model, request) if request.phase == INFERENCE else _training(model, request)
     on_begin()
@@ -148,26 +139,6 @@ def peak_memory() -> int | None:
         return None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
-
-
-def _model(request: Request) -> keras.Model:
-    if request.file is not None:
-        from kvideo.saving import load_model
-
-        return load_model(request.file, precision=request.precision)
-    from kvideo.building import build_model
-    from kvideo.clip_spec import recommended_clip
-    from kvideo.registry import MODELS, find
-
-    entry = find(MODELS, str(request.name))
-    shape = request.input_shape or recommended_clip(entry.load(), **request.options).shape
-    return build_model(
-        entry,
-        request.num_classes,
-        shape,
-        precision=request.precision,
-        options=request.options,
-    )
 
 
 def _clips(model: keras.Model, batch_size: int) -> np.ndarray:

@@ -129,7 +129,7 @@ def test_inference_is_the_predictors_and_training_is_the_loops(monkeypatch) -> N
 
     monkeypatch.setattr(inference.Predictor, "__call__", counting)
     common = {**TINY, "name": "slow_fusion", "batch_size": 2, "repeats": 3, "warmup": 1}
-    found = measure(Request(INFERENCE, **common))
+    found = measure(Request(phase=INFERENCE, **common))
     assert calls == [((2, 4, 16, 16, 3), np.uint8)] * (1 + 1 + 3) and len(found["seconds"]) == 3
 
     steps = []
@@ -142,7 +142,7 @@ def test_inference_is_the_predictors_and_training_is_the_loops(monkeypatch) -> N
         return take
 
     monkeypatch.setattr(step, "compile_step", compiling)
-    measure(Request(TRAINING, **common))
+    measure(Request(phase=TRAINING, **common))
     ((model, optimizer, before),) = steps
     assert type(optimizer).__name__ == "AdamW" and int(optimizer.iterations) == 1 + 1 + 3
     after = [v.numpy() for v in model.trainable_variables]
@@ -161,7 +161,7 @@ def test_precision_reaches_the_layers(monkeypatch) -> None:
 
     monkeypatch.setattr(inference.Predictor, "__init__", noting)
     request = {**TINY, "precision": "bfloat16", "repeats": 1, "warmup": 0}
-    measure(Request(INFERENCE, name="slow_fusion", **request))
+    measure(Request(phase=INFERENCE, name="slow_fusion", **request))
     assert seen[0].get_layer("conv1").compute_dtype == "bfloat16"
     assert keras.config.dtype_policy().name == "float32"
 
@@ -170,7 +170,7 @@ def test_precision_reaches_the_layers(monkeypatch) -> None:
 def test_the_machines_peak(precision: str, monkeypatch) -> None:
     monkeypatch.setattr(measuring, "_PEAK_SIZES", (64, 128))
     monkeypatch.setattr(measuring, "_PEAK_SECONDS", 0.05)
-    found = measure(Request(PEAK, precision=precision))
+    found = measure(Request(phase=PEAK, precision=precision))
     assert math.isfinite(found["flops_per_second"]) and found["flops_per_second"] > 1e6
     assert found["threads"] == len(os.sched_getaffinity(0))
 
@@ -179,9 +179,9 @@ def test_files(file: Path) -> None:
     for given in (file, file.parent):
         assert _what(given, None, None, None) == {"file": str(file)}
     common = {"file": str(file), "batch_size": 2, "repeats": 1, "warmup": 0}
-    found = measure(Request(TRAINING, **common))  # of several labels a video
+    found = measure(Request(phase=TRAINING, **common))  # of several labels a video
     assert found["input_shape"] == (4, 16, 16, 3) and len(found["seconds"]) == 1
-    found = measure(Request(INFERENCE, precision="bfloat16", **common))
+    found = measure(Request(phase=INFERENCE, precision="bfloat16", **common))
     assert found["parameters"] == count_parameters(load_model(file))
 
 
@@ -287,7 +287,7 @@ def test_what_the_process_finds_wrong(arguments: list[str], status: int, message
 )
 def test_shapes_that_the_model_does_not_take(shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        measure(Request(TRAINING, name="slow_fusion", input_shape=shape))
+        measure(Request(phase=TRAINING, name="slow_fusion", input_shape=shape))
 
 
 def test_wrong_arguments(tmp_path: Path, file: Path) -> None:
@@ -307,7 +307,7 @@ def test_wrong_arguments(tmp_path: Path, file: Path) -> None:
 def test_a_process_that_dies_is_told(monkeypatch) -> None:
     from kvideo import benchmarking
 
-    request = Request(INFERENCE, name="slow_fusion", batch_size=64)
+    request = Request(phase=INFERENCE, name="slow_fusion", batch_size=64)
     for program, message in (
         ("import os; os.kill(os.getpid(), 9)", "memory is not enough to measure inference with 64"),
         ("import sys; sys.exit('std::bad_alloc')", "the memory is not enough"),

@@ -9,6 +9,7 @@ from kvideo.analysis.costs import (
     layer_macs,
 )
 from kvideo.analysis.fields import Field, Span
+from kvideo.analysis.receptive_fields import receptive_fields
 from kvideo.analysis.summary import LayerSummary, ModelSummary, ReceptiveField, summarize
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "count_parameters",
     "layer_costs",
     "layer_macs",
+    "receptive_fields",
     "summarize",
 ]

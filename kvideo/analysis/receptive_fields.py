@@ -31,11 +31,71 @@ from kvideo.analysis.fields import (
     joined_fields,
 )
 from kvideo.errors import UsageError
+from kvideo.graphs import clip_tensor, trace
 from kvideo.layers.frames import slow_indices
 
 Shape = tuple[int, ...]
 Rule = Callable[[Any, Sequence[Field], Shape, Shape], Field | None]
 _RULES: dict[type, Rule] = {}
+
+
+def receptive_fields(
+    model: keras.Model, input_shape: Sequence[int] | None = None
+) -> dict[str, Field | None]:
+    """What each layer's output depends on, by name; of a layer in a nested model `outer/inner`.
+
+    Args:
+        model: a functional or sequential model of one clip.
+        input_shape: (T, H, W, C), where the model leaves sizes open.
+
+    Returns:
+        None for layers of which it is not known.
+
+    Raises:
+        UsageError: see `Tracker`.
+    """
+    found: dict[str, Field | None] = {}
+    clip = clip_tensor(model, input_shape)
+    tracker = Tracker(clip, model.name)
+
+    def visit(name: str, operation: Any, given: list[Any], outputs: Any) -> None:
+        found[name] = tracker.follow(operation, given, outputs)
+
+    trace(model, clip, visit)
+    return found
+
+
+class Tracker:
+    """Follows what tensors depend on, call by call.
+
+    Args:
+        clip: (1, T, H, W, C), see `clip_tensor`.
+        name: the model's, for messages.
+
+    Raises:
+        UsageError: the model takes no clips.
+    """
+
+    def __init__(self, clip: keras.KerasTensor, name: str) -> None:
+        if len(clip.shape) != 5:
+            raise UsageError(f'"{name}" takes no clips (B, T, H, W, C).')
+        self._fields: dict[int, Field | None] = {id(clip): Field.of_clip(clip.shape[1:])}
+        self._tensors: list[Any] = [clip]  # as long as they are here, no other gets one's id
+
+    def of(self, tensor: keras.KerasTensor) -> Field | None:
+        """What a tensor depends on; None if that is not known."""
+        return self._fields.get(id(tensor))
+
+    def follow(self, operation: Any, given: list[Any], outputs: Any) -> Field | None:
+        """What an operation's outputs depend on; see `kvideo.graphs.trace`."""
+        made = keras.tree.flatten(outputs)
+        known = [field for field in map(self.of, given) if field is not None]
+        field = None
+        if given and len(known) == len(given):
+            field = field_of(operation, known, given[0].shape, made[0].shape)
+        self._tensors.extend(made)
+        self._fields.update({id(each): field for each in made})
+        return field
 
 
 def field_of(layer: Any, fields: Sequence[Field], given: Shape, got: Shape) -> Field | None:
@@ -253,12 +313,12 @@ def _reshape(layer: Any, fields: Sequence[Field], given: Shape, got: Shape) -> F
     (field,) = fields
     kept: list[str] = []
     left = list(zip(field.layout[1:-1], given[1:-1], strict=True))
-    for size in got[1:-1]:
-        while left and left[0][1] != size:
-            left.pop(0)
+    for size in reversed(got[1:-1]):
+        while left and left[-1][1] != size:
+            left.pop()
         if not left:
             return None
-        kept.append(left.pop(0)[0])
+        kept.insert(0, left.pop()[0])
     gone = [name for name in field.positions if name not in kept]
     if math.prod(given) != math.prod(got):
         return None
@@ -329,11 +389,13 @@ def _per_frame(layer: Any, fields: Sequence[Field], given: Shape, got: Shape) ->
 
 @_rule(layers.ConvRNN, keras.layers.RNN)
 def _recurrent(layer: Any, fields: Sequence[Field], given: Shape, got: Shape) -> Field:
-    """All of the past; of maps a part that grows from step to step."""
+    """All of the past; of maps a part that grows from step to step: it is the last frame's."""
     field = fields[0]
     if hasattr(layer.cell, "kernel_size"):
         field = _of_maps(layer.cell, field, given, got[-4:] if layer.return_sequences else got)
-        steps = given[1] - 1
+        # A gate on the state before its convolution sees by a convolution of its own.
+        convolutions = 1 if getattr(layer.cell, "reset_after", True) else 2
+        steps = (given[1] - 1) * convolutions
         for axis, size in zip((HEIGHT, WIDTH), layer.cell.kernel_size, strict=True):
             before = (size - 1) // 2
             grown = field.spans[axis].grown(steps * before, steps * (size - 1 - before))

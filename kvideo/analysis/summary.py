@@ -11,12 +11,12 @@ from typing import Any
 import keras
 
 from kvideo.analysis.costs import cost_of
-from kvideo.analysis.fields import ALL, AXES, PAST, Field
-from kvideo.analysis.receptive_fields import field_of
+from kvideo.analysis.fields import ALL, AXES, PAST, WINDOW, Field
+from kvideo.analysis.receptive_fields import Tracker
 from kvideo.clip_spec import ClipSpec, Views
 from kvideo.errors import UsageError
 from kvideo.graphs import clip_tensor, trace
-from kvideo.text import cut, pad
+from kvideo.text import cut, pad, plural
 
 Triple = tuple[int, int, int]
 
@@ -203,7 +203,8 @@ class ModelSummary:
             if self.views is not None and len(self.views) > 1:
                 line += (
                     f"; {_count(self.macs * len(self.views))} for a video of "
-                    f"{self.views.num_clips} clips × {self.views.num_crops} crops"
+                    f"{plural(self.views.num_clips, 'clip')} × "
+                    f"{plural(self.views.num_crops, 'crop')}"
                 )
             lines.append(line + ".")
         return [*lines, *self.unknown]
@@ -225,7 +226,9 @@ class ModelSummary:
             if field is None:
                 row += ["?", "", "", *([""] if timed else []), ""]
             else:
-                row += [str(field), _sizes(field.stride), _sizes(field.offset, ", ")]
+                windows = any(kind == WINDOW for kind in field.kinds)
+                row.append(str(field))
+                row += [_sizes(field.stride), _sizes(field.offset, ", ")] if windows else ["", ""]
                 row += [f"{field.seconds:.2f}"] if timed and field.seconds is not None else []
                 row.append(field.note)
             rows.append(row)
@@ -255,38 +258,30 @@ def summarize(
         UsageError: a size is unknown, the model is not functional, or has several inputs.
     """
     beginning = clip_tensor(model, input_shape)
-    shape = tuple(beginning.shape[1:])
-    if len(shape) != 4:
-        raise UsageError(f'"{model.name}" takes no clips (B, T, H, W, C).')
-    fields: dict[int, Field | None] = {id(beginning): Field.of_clip(shape)}
-    tensors: list[Any] = [beginning]  # as long as they are here, no other gets one's id
+    tracker = Tracker(beginning, model.name)
     seen: set[int] = set()
     layers: list[LayerSummary] = []
     unknown: list[str] = []
 
     def visit(name: str, operation: Any, given: list[Any], outputs: Any) -> None:
-        made = keras.tree.flatten(outputs)
-        tensors.extend([*given, *made])
-        known = [fields.get(id(each)) for each in given]
-        field = None
-        if given and not any(each is None for each in known):
-            field = field_of(operation, known, given[0].shape, made[0].shape)  # type: ignore[arg-type]
-            if field is None:
-                unknown.append(
-                    f"The receptive field of {name} ({type(operation).__name__}) is not known, nor "
-                    "of what lies behind it; a method receptive_field of the layer would tell."
-                )
-        for each in made:
-            fields[id(each)] = field
-        if isinstance(operation, keras.Layer):
-            row = _row(name, operation, given, outputs, seen, unknown)
-            seeing = None if field is None else ReceptiveField.of(field, clip and clip.frame_rate)
-            before = [None if k is None else ReceptiveField.of(k, None) for k in known]
-            same = seeing is not None and all(_alike(seeing, each) for each in before)
-            dull = bool(given) and same and not row.macs
-            layers.append(dataclasses.replace(row, field=seeing, changes=not dull))
+        before = [tracker.of(each) for each in given]
+        field = tracker.follow(operation, given, outputs)
+        if field is None and before and None not in before:
+            unknown.append(
+                f"The receptive field of {name} ({type(operation).__name__}) is not known, nor "
+                "of what lies behind it; a method receptive_field of the layer would tell."
+            )
+        if not isinstance(operation, keras.Layer):
+            return
+        row = _row(name, operation, given, outputs, seen, unknown)
+        seeing = None if field is None else ReceptiveField.of(field, clip and clip.frame_rate)
+        same = seeing is not None and all(
+            each is not None and _alike(seeing, ReceptiveField.of(each, None)) for each in before
+        )
+        layers.append(dataclasses.replace(row, field=seeing, changes=not same or bool(row.macs)))
 
     trace(model, beginning, visit)
+    shape = tuple(beginning.shape[1:])
     return ModelSummary(model.name, shape, clip, views, tuple(layers), tuple(unknown))
 
 
@@ -302,12 +297,8 @@ def _row(
     return LayerSummary(name, cost.kind, cost.output_shape, cost.parameters, cost.macs, None)
 
 
-def _alike(one: ReceptiveField, two: ReceptiveField | None) -> bool:
-    return two is not None and (one.size, one.stride, one.kinds) == (
-        two.size,
-        two.stride,
-        two.kinds,
-    )
+def _alike(one: ReceptiveField, two: ReceptiveField) -> bool:
+    return (one.size, one.stride, one.kinds) == (two.size, two.stride, two.kinds)
 
 
 def _sizes(sizes: Sequence[float], between: str = "×") -> str:

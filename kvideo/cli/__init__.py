@@ -27,6 +27,7 @@ COMMANDS = {
     "export": "Write a model for other programs: SavedModel, ONNX, LiteRT.",
     "convert": "Make a model file of published weights.",
     "models": "List the models that can be trained.",
+    "summary": "Show a model layer by layer: sizes, costs, receptive fields.",
     "benchmark": "Measure what a model costs, or the loading of videos.",
     "flow": "Compute the optical flow of videos, and keep it.",
     "check": "Find the files of a data set that cannot be used.",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kvideo.cli.options import (
+    CLIP_SHAPE,
     KEY_VALUE,
     SIZE,
     decoder_option,
@@ -23,19 +24,6 @@ if TYPE_CHECKING:
     from kvideo.loader_benchmark import LoaderResult
 
 _MOST_NAMED = 10
-
-
-class _ClipShape(click.ParamType):
-    name = "TxHxW"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        sides = str(value).lower().replace(",", "x").split("x")
-        if len(sides) not in (3, 4) or not all(side.strip().isdecimal() for side in sides):
-            self.fail(f"{value!r} is not FRAMESxHEIGHTxWIDTH, such as 32x224x224.", param, ctx)
-        numbers = tuple(int(side) for side in sides)
-        return numbers if len(numbers) == 4 else (*numbers, 3)
 
 
 class _Benchmarks(click.Group):
@@ -67,7 +55,7 @@ def benchmark() -> None:
 )
 @click.option(
     "--input-shape",
-    type=_ClipShape(),
+    type=CLIP_SHAPE,
     help="Frames, height and width of a clip (and channels, if not 3).  [default: the model's]",
 )
 @click.option(

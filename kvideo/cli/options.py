@@ -100,6 +100,19 @@ class _Size(click.ParamType):
         return height, width
 
 
+class _ClipShape(click.ParamType):
+    name = "TxHxW"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        sides = str(value).lower().replace(",", "x").split("x")
+        if len(sides) not in (3, 4) or not all(side.strip().isdecimal() for side in sides):
+            self.fail(f"{value!r} is not FRAMESxHEIGHTxWIDTH, such as 32x224x224.", param, ctx)
+        numbers = tuple(int(side) for side in sides)
+        return numbers if len(numbers) == 4 else (*numbers, 3)
+
+
 class _KeyValue(click.ParamType):
     name = "NAME=VALUE"
 
@@ -112,4 +125,4 @@ class _KeyValue(click.ParamType):
         return name, literal(text)
 
 
-SIZE, KEY_VALUE = _Size(), _KeyValue()
+SIZE, KEY_VALUE, CLIP_SHAPE = _Size(), _KeyValue(), _ClipShape()
