@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import difflib
 import hashlib
 import itertools
 import json
@@ -30,12 +29,12 @@ from kvideo.data.records import VideoRecord, VideoSet
 from kvideo.data.remote import list_remote, open_remote, stamp_remote
 from kvideo.data.untrimmed import has_segments, read_untrimmed
 from kvideo.data.windows import sliding_blocks
-from kvideo.errors import DataError, DecodeError, UnknownNameError, UsageError
+from kvideo.errors import DataError, DecodeError, UsageError
 from kvideo.feature_files import FeatureCache, file_names
 from kvideo.feature_set import FeatureSet, VideoFeatures
 from kvideo.saving import model_file, model_info
 from kvideo.scores import NOT_FINITE
-from kvideo.text import enumerate_words, plural
+from kvideo.text import plural
 
 if TYPE_CHECKING:
     import keras
@@ -83,16 +82,9 @@ def _up_to(model: keras.Model, layer: str) -> keras.Model:
     """The part of a model that its layer's output needs."""
     import keras
 
-    names = [each.name for each in model.layers]
-    if layer not in names:
-        near = difflib.get_close_matches(layer, names, n=1)
-        hooks = [name for name in ("features", "feature_map", "logits") if name in names]
-        hint = f'Did you mean "{near[0]}"?' if near else f"It has {enumerate_words(hooks)}."
-        raise UnknownNameError(f'the model "{model.name}" has no layer "{layer}". {hint}')
-    output = model.get_layer(layer).output
-    if not isinstance(output, keras.KerasTensor) or len(output.shape) < 2:
-        raise UsageError(f'the layer "{layer}" of "{model.name}" gives no row for each clip.')
-    return keras.Model(model.input, output, name=model.name)
+    from kvideo.graphs import layer_output
+
+    return keras.Model(model.input, layer_output(model, layer), name=model.name)
 
 
 def model_digest(model: keras.Model, layer: str) -> str:

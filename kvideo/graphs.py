@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
-from kvideo.errors import UsageError
+from kvideo.errors import UnknownNameError, UsageError
+from kvideo.text import enumerate_words
 
 # Of a call: its name (of a layer in a nested model `outer/inner`), the operation, the Keras tensors
 # that it is called with, and what it gives.
@@ -22,6 +24,25 @@ def graph_nodes(model: keras.Model) -> list[Any]:
     """
     by_depth = functional_graph(model)._nodes_by_depth
     return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+
+
+def layer_output(model: keras.Model, layer: str) -> keras.KerasTensor:
+    """What a layer of a functional model gives for each clip.
+
+    Raises:
+        UnknownNameError: there is no such layer; the message suggests a near one.
+        UsageError: it gives no row for each clip.
+    """
+    names = [each.name for each in model.layers]
+    if layer not in names:
+        near = difflib.get_close_matches(layer, names, n=1)
+        hooks = [name for name in ("features", "feature_map", "logits") if name in names]
+        hint = f'Did you mean "{near[0]}"?' if near else f"It has {enumerate_words(hooks)}."
+        raise UnknownNameError(f'the model "{model.name}" has no layer "{layer}". {hint}')
+    output = model.get_layer(layer).output
+    if not isinstance(output, keras.KerasTensor) or len(output.shape) < 2:
+        raise UsageError(f'the layer "{layer}" of "{model.name}" gives no row for each clip.')
+    return output
 
 
 def functional_graph(operation: Any) -> Any:

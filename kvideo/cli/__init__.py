@@ -28,6 +28,7 @@ COMMANDS = {
     "convert": "Make a model file of published weights.",
     "models": "List the models that can be trained.",
     "summary": "Show a model layer by layer: sizes, costs, receptive fields.",
+    "visualize": "Show what a model learned, and what it looks at.",
     "benchmark": "Measure what a model costs, or the loading of videos.",
     "flow": "Compute the optical flow of videos, and keep it.",
     "check": "Find the files of a data set that cannot be used.",

@@ -227,6 +227,15 @@ class ClipReader:
                 )
                 yield self._placed(frames, window)
 
+    def window(self, record: VideoRecord) -> Window:
+        """Which part of the picture `clips_at` shows.
+
+        Raises:
+            DecodeError: the video gives no frames.
+        """
+        with self._open(record) as reader:
+            return view_windows((reader.info.height, reader.info.width), self.spec, 1)[0]
+
     def clips_with_keyframes(
         self,
         record: VideoRecord,

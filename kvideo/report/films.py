@@ -9,13 +9,14 @@ import numpy as np
 _LARGEST = 160  # pixels of the longer side
 
 
-def gif_bytes(clip: np.ndarray, frame_rate: float) -> bytes:
+def gif_bytes(clip: np.ndarray, frame_rate: float, largest: int = _LARGEST) -> bytes:
     """An animated GIF that runs for ever.
 
     Args:
         clip: (T, H, W, 3) uint8 RGB; (T, H, W, 2) float32 optical flow, shown in colours; or
             (T, H, W, 5) float32 with both, of which the pictures are shown.
         frame_rate: frames per second. GIF rounds to hundredths of a second.
+        largest: pixels of the longer side; larger clips are shrunk to it.
     """
     import cv2
     from PIL import Image
@@ -27,7 +28,7 @@ def gif_bytes(clip: np.ndarray, frame_rate: float) -> bytes:
     else:
         frames = list(np.clip(clip[..., :3], 0, 255).astype(np.uint8))
     height, width = clip.shape[1:3]
-    scale = min(1.0, _LARGEST / max(height, width))
+    scale = min(1.0, largest / max(height, width))
     if scale < 1:
         size = max(1, round(width * scale)), max(1, round(height * scale))
         frames = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames]

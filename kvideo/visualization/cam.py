@@ -1,0 +1,256 @@
+"""Grad-CAM over space and time: which places and moments of a video speak for a class.
+
+The weight of each channel of a map is the mean, over the map, of the gradient of the class's logit;
+what is shown is the positive part of the weighted sum (Selvaraju et al. 2017, "Grad-CAM"). Maps of
+video models have a time axis, so that they also say when.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kvideo.data.clip_reader import ClipReader
+from kvideo.data.encoding import FilmWriter, check_film_target
+from kvideo.data.records import VideoRecord
+from kvideo.data.sampling import Window, clip_times
+from kvideo.errors import UsageError
+from kvideo.files import atomic_path
+from kvideo.graphs import layer_output
+from kvideo.report.drawing import draw_label
+from kvideo.report.plots import drawable
+from kvideo.visualization.heat import heat_colours, over_picture
+
+FEATURE_MAP, LOGITS = "feature_map", "logits"
+_BATCH = 4  # clips at once
+_SHORTEST_SIDE = 240  # pixels; smaller pictures are enlarged, or nothing would be readable
+_TEXT = 0.05  # of the picture's height
+_STRONGEST = 0.6  # of the colours, over the picture
+_COLOUR = (230, 80, 50)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Activation:
+    """What speaks for a class in a video.
+
+    Attributes:
+        path: the video.
+        label: the class's name.
+        times: (N, T) seconds of the frames of N clips, one after the other.
+        maps: (N, T', H', W') from 0 to 1, the largest value of the video; a map's places cover the
+            clip's frames and pixels evenly.
+        probabilities: (N,) the model's, of the class, for each clip.
+        window: which part of the picture the clips show.
+        size: (H, W) of a clip.
+        end: of the video, seconds.
+    """
+
+    path: str
+    label: str
+    times: np.ndarray
+    maps: np.ndarray
+    probabilities: np.ndarray
+    window: Window
+    size: tuple[int, int]
+    end: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, without the maps themselves."""
+        times, strength = self.curve()
+        return {
+            "path": self.path,
+            "class": self.label,
+            "clips": [
+                {"start": row[0], "end": row[-1], "probability": probability}
+                for row, probability in zip(
+                    self.times.tolist(), self.probabilities.tolist(), strict=True
+                )
+            ],
+            "times": times.tolist(),
+            "strength": strength.tolist(),
+        }
+
+    def at(self, seconds: float) -> tuple[np.ndarray, float]:
+        """The map (H', W') at a time, in between of its moments, and the clip's probability."""
+        number = int(np.clip(np.searchsorted(self.times[:, 0], seconds, "right") - 1, 0, None))
+        moments = self.moments[number]
+        place = np.interp(seconds, moments, np.arange(len(moments)))
+        low, share = int(place), place - int(place)
+        high = min(low + 1, len(moments) - 1)
+        maps = self.maps[number]
+        return maps[low] * (1 - share) + maps[high] * share, float(self.probabilities[number])
+
+    @property
+    def moments(self) -> np.ndarray:
+        """(N, T') seconds that the maps stand for."""
+        count = self.maps.shape[1]
+        places = (np.arange(count) + 0.5) * self.times.shape[1] / count - 0.5
+        index = np.arange(self.times.shape[1])
+        return np.stack([np.interp(places, index, row) for row in self.times])
+
+    def curve(self) -> tuple[np.ndarray, np.ndarray]:
+        """Seconds (N * T'), rising, and how much speaks for the class: the mean over each map."""
+        times, strength = self.moments.reshape(-1), self.maps.mean(axis=(2, 3)).reshape(-1)
+        order = np.argsort(times, kind="stable")  # the last clip may overlap with the one before
+        return times[order], strength[order]
+
+
+def class_activation(
+    model: keras.Model,
+    path: str,
+    reader: ClipReader,
+    class_names: tuple[str, ...],
+    *,
+    label: int | None = None,
+    layer: str = FEATURE_MAP,
+    on_clips: Callable[[int], None] | None = None,
+) -> Activation:
+    """Grad-CAM of a video of any length, clip by clip.
+
+    Args:
+        model: a functional classifier with a layer `logits`.
+        path: the video.
+        reader: reads clips as the model takes them.
+        class_names: of the model.
+        label: number of the class; None: the one that the video most probably shows.
+        layer: whose output (B, T', H', W', C) is weighted.
+        on_clips: is called after each block of clips with their number.
+
+    Raises:
+        UnknownNameError: there is no such layer.
+        UsageError: the layer has no maps.
+        DecodeError: the video gives no frames.
+    """
+    explain = _explainer(model, layer)
+    record = VideoRecord(path)
+    first, last, _ = reader.span(record)
+    starts = _starts(first, last, reader.spec.span)
+    if label is None:
+        blocks = reader.clips_at(record, starts, last, block_size=_BATCH)
+        scores = [explain.whole(clips).numpy() for clips in blocks]
+        label = int(np.concatenate(scores).mean(axis=0).argmax())
+    maps, probabilities = [], []
+    for clips in reader.clips_at(record, starts, last, block_size=_BATCH):
+        found, scores = explain.of_map(explain.until_map(clips), tf.constant(label))
+        maps.append(found.numpy())
+        probabilities.append(scores.numpy()[:, label])
+        if on_clips is not None:
+            on_clips(len(clips))
+    joined = np.concatenate(maps)
+    return Activation(
+        path,
+        class_names[label],
+        clip_times(starts, last, reader.spec),
+        joined / max(float(joined.max()), 1e-12),
+        np.concatenate(probabilities),
+        reader.window(record),
+        reader.spec.size,
+        last,
+    )
+
+
+def write_activation_video(
+    target: str | os.PathLike[str],
+    activation: Activation,
+    open_video: Callable[..., Any],
+) -> None:
+    """The video with the class's activation over it, H.264 in MP4 without sound.
+
+    What the model is not shown (outside of its crop) is darker. Frames pass one by one.
+
+    Args:
+        target: ends in `.mp4`.
+        activation: of the video.
+        open_video: a decoder.
+
+    Raises:
+        UsageError: another ending, or the video itself.
+        DecodeError: the video gives no frames.
+        KVideoError: it cannot be written.
+    """
+    check_film_target(target, activation.path)
+    with open_video(activation.path) as reader:
+        info = reader.info
+        scale = max(1, -(-_SHORTEST_SIDE // min(info.height, info.width)))
+        size = info.height * scale, info.width * scale
+        with atomic_path(target) as temporary, FilmWriter(temporary, info.frame_rate) as film:
+            for seconds, frame in reader.frames(size=size):
+                heat, probability = activation.at(seconds)
+                _paint(frame, over_picture(heat, activation.window, activation.size, size))
+                text = f"{drawable(activation.label, limit=40)}  {probability:.0%}"
+                margin = max(2, size[0] // 60)
+                letters = max(11, round(size[0] * _TEXT))
+                draw_label(frame, text, (margin, margin), letters, _COLOUR)
+                film.add(frame, seconds)
+
+
+def _paint(frame: np.ndarray, heat: np.ndarray) -> None:
+    """Lays heat (H, W), NaN where nothing is known, over a picture, in place."""
+    unseen = np.isnan(heat)
+    shown = np.where(unseen, 0.0, heat)[..., None].astype(np.float32)
+    mixed = frame * (1 - _STRONGEST * shown) + heat_colours(shown[..., 0]) * _STRONGEST * shown
+    mixed[unseen] = frame[unseen] * 0.45
+    frame[:] = np.clip(mixed, 0, 255).astype(np.uint8)
+
+
+def _starts(first: float, last: float, span: float) -> np.ndarray:
+    """Clips one after the other; the last one ends with the video."""
+    room = max(0.0, last - first - span)
+    starts = first + np.arange(int(room / span + 1e-6) + 1) * span
+    if room - (starts[-1] - first) > 0.05 * span:
+        starts = np.append(starts, first + room)
+    return starts
+
+
+@dataclasses.dataclass(frozen=True)
+class _Explainer:
+    """A classifier in parts: to the map, from there to what speaks for a class, and as a whole."""
+
+    until_map: Callable[[Any], Any]
+    of_map: Callable[[Any, Any], Any]
+    whole: Callable[[Any], Any]
+
+
+def _explainer(model: keras.Model, layer: str) -> _Explainer:
+    found = layer_output(model, layer)
+    if len(found.shape) != 5:
+        raise UsageError(
+            f'the layer "{layer}" of "{model.name}" has no maps (B, T, H, W, C) but '
+            f"{tuple(found.shape)}; the activation of a class is seen in maps, such as those of "
+            f'"{FEATURE_MAP}".'
+        )
+    first = keras.Model(model.input, found)
+    second = keras.Model(found, [layer_output(model, LOGITS), model.output])
+
+    @tf.function(jit_compile=False, reduce_retracing=True)
+    def until_map(clips: Any) -> Any:
+        return first(clips, training=False)
+
+    @tf.function(jit_compile=False, reduce_retracing=True)
+    def of_map(maps: Any, label: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(maps)
+            logits, scores = second(maps, training=False)
+            chosen = tf.reduce_sum(tf.gather(logits, label, axis=-1))
+        gradient = tf.cast(tape.gradient(chosen, maps), tf.float32)
+        weights = tf.reduce_mean(gradient, axis=(1, 2, 3), keepdims=True)
+        heat = tf.nn.relu(tf.reduce_sum(weights * tf.cast(maps, tf.float32), axis=-1))
+        return heat, _of_clip(scores)
+
+    @tf.function(jit_compile=False, reduce_retracing=True)
+    def whole(clips: Any) -> Any:
+        return _of_clip(model(clips, training=False))
+
+    return _Explainer(until_map, of_map, whole)
+
+
+def _of_clip(scores: Any) -> Any:
+    """(B, C) float32; of a model with an output for each frame their mean."""
+    scores = tf.cast(scores, tf.float32)
+    return tf.reduce_mean(scores, axis=1) if len(scores.shape) == 3 else scores
