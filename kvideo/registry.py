@@ -53,8 +53,17 @@ class Entry:
             raise PluginLoadError(
                 f'the entry point "{self.name} = {self.value}" of the distribution '
                 f"{self.distribution} {self.version} could not be loaded: "
-                f"{type(cause).__name__}: {cause}"
+                f"{type(cause).__name__}: {cause}{self._remedy(cause)}"
             ) from cause
+
+    def _remedy(self, cause: Exception) -> str:
+        """What to do about a failed import, where that is clear."""
+        if not isinstance(cause, ModuleNotFoundError) or not cause.name:
+            return ""
+        lacking = cause.name.partition(".")[0]
+        if lacking == self.value.partition(":")[0].partition(".")[0]:
+            return f". Install {self.distribution} anew."
+        return f". It needs the package {lacking}: pip install {lacking}"
 
 
 def entries(group: str) -> dict[str, Entry]:
