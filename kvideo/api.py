@@ -149,7 +149,9 @@ def evaluate(
     per_frame = is_per_frame(network)
     if per_frame:
         _refuse_views(num_clips, num_crops)
-    videos = data if isinstance(data, VideoSet) else _test_part(data, root, split, info, per_frame)
+    videos = (
+        data if isinstance(data, VideoSet) else read_test_part(data, root, split, info, per_frame)
+    )
     if quarantine is not None:
         from kvideo.data.check import read_quarantine
 
@@ -394,9 +396,21 @@ def _refuse_views(num_clips: int | None, num_crops: int | None) -> None:
         )
 
 
-def _test_part(
-    data: Any, root: Any, split: str | None, info: ModelInfo, per_frame: bool
+def read_test_part(
+    data: Any, root: Any, split: str | None, info: ModelInfo, per_frame: bool = False
 ) -> VideoSet:
+    """The part of a data set that a model is tested on, with the model's classes.
+
+    Args:
+        data: as `evaluate` takes it.
+        root: likewise.
+        split: likewise; by default the test part, or else the validation part.
+        info: the model's.
+        per_frame: whether labels over time are wanted.
+
+    Raises:
+        DataError: the data cannot be used, or its classes are not the model's.
+    """
     from kvideo.data.held_out import read_held_out
 
     return read_held_out(

@@ -43,10 +43,9 @@ def summary(
         from kvideo.saving import ModelInfo
 
         info = getattr(model, "kvideo_info", None)
-        known = info if isinstance(info, ModelInfo) else None
-        return summarize(
-            model, input_shape, clip=known and known.clip_spec, views=known and known.views
-        )
+        if not isinstance(info, ModelInfo):
+            return summarize(model, input_shape)
+        return summarize(model, input_shape, clip=info.clip_spec, views=info.views)
     choice = choose_model(model, input_shape, options, num_classes, "what is summarized is")
     from kvideo.analysis import summarize
     from kvideo.clip_spec import recommended_clip, recommended_views

@@ -11,7 +11,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -250,7 +250,7 @@ def _frame_padding(layer: Any, fields: Sequence[Field], given: Shape, got: Shape
     return _padded(field, pads, got)
 
 
-def _padded(field: Field, pads: dict[str, Sequence[int]], got: Shape) -> Field:
+def _padded(field: Field, pads: Mapping[str, Sequence[int]], got: Shape) -> Field:
     spans = {
         axis: field.spans[axis].slid(1, before=pair[0], count=got[field.layout.index(axis)])
         for axis, pair in pads.items()

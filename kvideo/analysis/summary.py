@@ -259,6 +259,7 @@ def summarize(
     """
     beginning = clip_tensor(model, input_shape)
     tracker = Tracker(beginning, model.name)
+    rate = None if clip is None else clip.frame_rate
     seen: set[int] = set()
     layers: list[LayerSummary] = []
     unknown: list[str] = []
@@ -274,7 +275,7 @@ def summarize(
         if not isinstance(operation, keras.Layer):
             return
         row = _row(name, operation, given, outputs, seen, unknown)
-        seeing = None if field is None else ReceptiveField.of(field, clip and clip.frame_rate)
+        seeing = None if field is None else ReceptiveField.of(field, rate)
         same = seeing is not None and all(
             each is not None and _alike(seeing, ReceptiveField.of(each, None)) for each in before
         )

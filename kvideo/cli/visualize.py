@@ -124,6 +124,200 @@ def cam(
         )
 
 
+@visualize.command()
+@click.argument("model")
+@click.option("--class", "class_name", metavar="NAME", help="What is sought.")
+@click.option("--unit", metavar="LAYER:NUMBER", help="A channel of a layer, rather than a class.")
+@click.option("--steps", type=int, help="Of gradient ascent.  [default: 200]")
+@click.option(
+    "--smoothness", type=float, help="Weight of differences between pixels.  [default: 30]"
+)
+@click.option(
+    "--temporal-smoothness",
+    type=float,
+    help="Weight of differences between frames: 0 shows fast motion, 10 slow motion.  [default: 0]",
+)
+@click.option("--jitter", type=int, help="Pixels by which the clip is moved.  [default: 4]")
+@click.option("--scales", type=int, help="Sizes that the clip is the sum of.  [default: 4]")
+@click.option("--seed", type=int, help="[default: 0]")
+@click.option(
+    "-o", "--out", metavar="STEM", help="For STEM.mp4 and STEM.png.  [default: the class's name]"
+)
+@json_option
+def maximize(
+    model: str,
+    class_name: str | None,
+    unit: str | None,
+    out: str | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Find the clip that MODEL takes most for a class: activation maximization.
+
+    Of a model of pictures and optical flow both are found: STEM-rgb and STEM-flow. The same seed
+    gives the same clip.
+    """
+    from kvideo.errors import UsageError
+    from kvideo.files import check_file_target, write_bytes_atomic
+
+    if (class_name is None) == (unit is None):
+        raise click.UsageError("say --class NAME or --unit LAYER:NUMBER.")
+    network, info = _load(model, "clips are sought for")
+    from kvideo.progress import Progress
+    from kvideo.visualization.maximize import LOGITS, MaximizeSettings
+    from kvideo.visualization.maximize import maximize as run
+    from kvideo.visualization.sheets import png_of, row_of_frames, write_film
+
+    if class_name is not None:
+        layer, number, name = LOGITS, _class_number(info.class_names, class_name), class_name
+    else:
+        layer, _, digits = str(unit).rpartition(":")
+        if not layer or not digits.isdecimal():
+            raise UsageError(f"a unit is LAYER:NUMBER, such as conv1:3, not {unit}.")
+        number, name = int(digits), f"{layer}-{digits}"
+    stem = out or name.replace("/", "-")
+    check_file_target(f"{stem}.png")
+    given = {key: value for key, value in settings.items() if value is not None}
+    how = MaximizeSettings(**given)
+    with Progress(how.steps, "seeking", unit="step") as progress:
+        found = run(network, number, layer, how, on_step=progress.update)
+    pictures = found.pictures()
+    for kind, clip in pictures.items():
+        target = stem if len(pictures) == 1 else f"{stem}-{kind}"
+        write_bytes_atomic(f"{target}.png", png_of(row_of_frames(clip)))
+        write_film(f"{target}.mp4", clip, info.clip_spec.frame_rate)
+        click.echo(f"Wrote {target}.png and {target}.mp4", err=True)
+    if as_json:
+        print_json({"unit": name, "before": found.before, "after": found.after})
+    else:
+        click.echo(f"{name}: activation {found.before:.2f} at first, {found.after:.2f} now.")
+
+
+@visualize.command()
+@click.argument("model")
+@click.argument("video")
+@click.option(
+    "--point",
+    default="0.5,0.5,0.5",
+    show_default=True,
+    metavar="T,Y,X",
+    help="Moment and place from which it looks, as shares of the clip.",
+)
+@click.option(
+    "--at", type=float, metavar="SECONDS", help="The clip's middle.  [default: the video's]"
+)
+@click.option("--layer", help="A non-local block.  [default: the last one]")
+@click.option("-o", "--out", default="attention.png", show_default=True, metavar="FILE")
+@decoder_option
+@json_option
+def attention(
+    model: str,
+    video: str,
+    point: str,
+    at: float | None,
+    layer: str | None,
+    out: str,
+    decoder: str,
+    as_json: bool,
+) -> None:
+    """Show where a non-local block of MODEL looks from a point of VIDEO.
+
+    The picture shows frames of the clip, and the same with what is looked at; a cross marks the
+    point.
+    """
+    from kvideo.errors import UsageError
+    from kvideo.files import check_file_target, write_bytes_atomic
+
+    try:
+        shares = tuple(float(share) for share in point.split(","))
+    except ValueError:
+        shares = ()
+    if len(shares) != 3:
+        raise UsageError(f"the point is T,Y,X, such as 0.5,0.5,0.5, not {point}.")
+    if not out.lower().endswith(".png"):
+        raise UsageError(f"attention is written as .png, not as {out}.")
+    check_file_target(out)
+    network, info = _load(model, "attention is shown of")
+    from kvideo.data.pipeline import clip_reader
+    from kvideo.visualization.attention import attention_of, attention_picture, clip_around
+    from kvideo.visualization.sheets import png_of
+
+    clip = clip_around(clip_reader(info.clip_spec, decoder), video, at)
+    found = attention_of(network, clip, (shares[0], shares[1], shares[2]), layer)
+    write_bytes_atomic(out, png_of(attention_picture(found, clip)))
+    click.echo(f"Wrote {out}", err=True)
+    if as_json:
+        print_json(
+            {"layer": found.layer, "position": found.position, "weights": found.weights.tolist()}
+        )
+
+
+@visualize.command()
+@click.argument("data")
+@click.argument("models", nargs=-1, required=True)
+@click.option("--root", metavar="DIR", help="Folder that a list's paths are relative to.")
+@click.option("--split", help="Which part of DATA.  [default: test, or else val]")
+@click.option(
+    "--most",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="Frames of shift, both ways.",
+)
+@click.option("-o", "--out", default="shift.png", show_default=True, metavar="FILE")
+@decoder_option
+@json_option
+def shift(
+    data: str,
+    models: tuple[str, ...],
+    root: str | None,
+    split: str | None,
+    most: int,
+    out: str,
+    decoder: str,
+    as_json: bool,
+) -> None:
+    """Test MODELS on the clips of DATA moved in time: what is lost tells them apart.
+
+    A 3D convolution looks for the same at all times, early fusion for something else at each.
+    """
+    from kvideo.errors import UsageError
+    from kvideo.files import check_file_target, write_bytes_atomic
+
+    if not out.lower().endswith(".png"):
+        raise UsageError(f"the picture is written as .png, not as {out}.")
+    check_file_target(out)
+    loaded = [_load(model, "what is tested is") for model in models]
+    from kvideo.api import read_test_part
+    from kvideo.data.pipeline import clip_reader
+    from kvideo.progress import Progress
+    from kvideo.visualization.shift import shift_test
+    from kvideo.visualization.shift_plot import shift_png
+
+    found = []
+    for name, (network, info) in zip(models, loaded, strict=True):
+        videos = read_test_part(data, root, split, info)
+        reader = clip_reader(info.clip_spec, decoder)
+        with Progress(len(videos.records), f"testing {name}", unit="video") as progress:
+            found.append(
+                shift_test(
+                    network, name, videos, reader, range(-most, most + 1), on_video=progress.update
+                )
+            )
+    write_bytes_atomic(out, shift_png(found))
+    click.echo(f"Wrote {out}", err=True)
+    if as_json:
+        print_json([test.to_json() for test in found])
+        return
+    width = max(len(test.name) for test in found)
+    for test in found:
+        middle = test.accuracy[len(test.accuracy) // 2]
+        click.echo(
+            f"{test.name:<{width}}  {middle:.1%} unmoved, {test.accuracy.min():.1%} at its worst "
+            f"({test.shifts[test.accuracy.argmin()]:+d} frames)"
+        )
+
+
 def _load(model: str, what: str, precision: str = "float32") -> tuple[Any, ModelInfo]:
     """A classifier and what is known of it; wrong files are refused before TensorFlow comes."""
     from kvideo.cli.startup import import_quietly

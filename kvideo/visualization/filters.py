@@ -15,6 +15,7 @@ from kvideo.errors import UnknownNameError, UsageError
 from kvideo.graphs import clip_tensor, trace
 from kvideo.report.films import gif_bytes
 from kvideo.text import enumerate_words
+from kvideo.visualization.sheets import png_of
 
 _TILE = 44  # pixels of the longer side of a kernel, at least
 _GAP = 4
@@ -75,10 +76,7 @@ class Filters:
 
     def png(self) -> bytes:
         """`sheet` as a PNG file."""
-        import cv2
-
-        _, data = cv2.imencode(".png", self.sheet()[..., ::-1])
-        return data.tobytes()
+        return png_of(self.sheet())
 
 
 def first_filters(model: keras.Model, layer: str | None = None) -> list[Filters]:

@@ -1,0 +1,262 @@
+"""Pictures of what models learned: each shows what was planted."""
+
+import json
+from pathlib import Path
+
+import av
+import cv2
+import keras
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import write_video
+
+import kvideo
+from kvideo.cli import cli
+from kvideo.clip_spec import ClipSpec
+from kvideo.data.pipeline import clip_reader
+from kvideo.data.records import VideoRecord, VideoSet
+from kvideo.errors import UnknownNameError, UsageError
+from kvideo.layers import NonLocalBlock3D
+from kvideo.saving import ModelInfo, save_model
+from kvideo.visualization import (
+    MaximizeSettings,
+    attention_of,
+    class_activation,
+    first_filters,
+    maximize,
+    shift_test,
+    write_activation_video,
+)
+from kvideo.visualization.attention import attention_picture
+from kvideo.visualization.heat import over_picture
+from kvideo.visualization.shift_plot import shift_png
+
+SPEC = ClipSpec(4, 10.0, (32, 32), framing="letterbox")
+RATE, FRAMES, SIDE = 10, 16, 8
+HEIGHT, WIDTH = 32, 64
+NAMES = ("blue", "red")
+
+
+def colour_model(attention: bool = False) -> keras.Model:
+    """Sees blue and red: a class is a colour, its logit the mean over the clip."""
+    clip = keras.Input((4, 32, 32, 3), name="clip")
+    x = keras.layers.Rescaling(1 / 255)(clip)
+    x = keras.layers.Conv3D(2, 1, activation="leaky_relu", name="colours")(x)
+    x = keras.layers.AveragePooling3D((1, 4, 4), name="feature_map")(x)
+    if attention:
+        x = NonLocalBlock3D(2, subsample=None, name="look")(x)
+    x = keras.layers.GlobalAveragePooling3D(name="features")(x)
+    x = keras.layers.Dense(2, name="logits")(x)
+    x = keras.layers.Activation("softmax", name="predictions")(x)
+    model = keras.Model(clip, x, name="colour")
+    kernel = np.array([[-1, 1], [-1, -1], [1, -1]], np.float32).reshape(1, 1, 1, 3, 2)
+    model.get_layer("colours").set_weights([kernel, np.zeros(2, np.float32)])
+    model.get_layer("logits").set_weights([500 * np.eye(2, dtype=np.float32), np.zeros(2)])
+    model.kvideo_info = ModelInfo(SPEC, NAMES)
+    return model
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory) -> Path:
+    """Grey; a red square at the right in the first half, a blue one at the left in the second."""
+    frames = np.full((FRAMES, HEIGHT, WIDTH, 3), 128, np.uint8)
+    frames[: FRAMES // 2, 16 : 16 + SIDE, 48 : 48 + SIDE] = (230, 20, 20)
+    frames[FRAMES // 2 :, 4 : 4 + SIDE, 8 : 8 + SIDE] = (20, 20, 230)
+    return write_video(tmp_path_factory.mktemp("film") / "film.mp4", frames, RATE)
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    save_model(colour_model(attention=True), path)
+    return path
+
+
+def invoke(*arguments):
+    result = CliRunner().invoke(cli, ["visualize", *map(str, arguments)])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        return 1, result.stdout, str(result.exception)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_activation_is_where_and_when_the_class_is(film: Path, tmp_path: Path) -> None:
+    model, reader = colour_model(), clip_reader(SPEC)
+    found = class_activation(model, str(film), reader, NAMES, label=1)
+    assert found.label == "red" and found.maps.shape == (4, 4, 8, 8) and found.maps.max() == 1
+    times, strength = found.curve()
+    early = times < FRAMES / RATE / 2 - 0.05
+    assert strength[early].min() > 10 * strength[~early].max()
+    assert found.probabilities[0] > 0.9 and found.probabilities[-1] < 0.1
+    heat, probability = found.at(0.3)
+    picture = over_picture(heat, found.window, found.size, (HEIGHT, WIDTH))
+    row, column = np.unravel_index(np.nanargmax(picture), picture.shape)
+    assert 16 <= row < 16 + SIDE and 48 <= column < 48 + SIDE and probability > 0.9
+    # The class is chosen by the whole video, if nobody names one.
+    assert class_activation(model, str(film), reader, NAMES).label in NAMES
+    write_activation_video(tmp_path / "cam.mp4", found, kvideo.data.decode.open_video)
+    with av.open(str(tmp_path / "cam.mp4")) as file:
+        frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+    assert len(frames) == FRAMES
+    scale = frames[0].shape[0] / HEIGHT
+    corner = frames[2][int(18 * scale) : int(22 * scale), int(50 * scale) : int(54 * scale)]
+    plain = frames[2][int(18 * scale) : int(22 * scale), int(20 * scale) : int(24 * scale)]
+    assert corner[..., 1].mean() > 60 > 20  # the colours of heat over pure red
+    assert abs(plain.mean() - 128) < 40
+
+
+def test_what_a_crop_does_not_show_is_unknown() -> None:
+    from kvideo.data.sampling import view_windows
+
+    spec = ClipSpec(4, 10.0, (32, 32))
+    window = view_windows((HEIGHT, WIDTH), spec, 1)[0]
+    heat = np.zeros((4, 4))
+    heat[0, 3] = 1
+    picture = over_picture(heat, window, spec.size, (HEIGHT, WIDTH))
+    assert np.isnan(picture[:, 0]).all() and np.isnan(picture[:, -1]).all()
+    row, column = np.unravel_index(np.nanargmax(picture), picture.shape)
+    known = np.flatnonzero(~np.isnan(picture[row]))
+    assert known[0] > 5 and row < HEIGHT / 2 and known.mean() < column <= known[-1]
+
+
+def test_filters_are_shown_as_they_are() -> None:
+    (found,) = first_filters(kvideo.models.slow_fusion(3))
+    assert found.layer == "conv1" and found.kernels.shape == (12, 3, 3, 3, 3)
+    (red,) = first_filters(colour_model())
+    clips = red.clips()
+    assert clips[1, 0, 0, 0].tolist() == [255, 0, 0] and clips[0, 0, 0, 0].tolist() == [0, 0, 255]
+    assert (
+        red.sheet().ndim == 3
+        and cv2.imdecode(np.frombuffer(red.png(), np.uint8), cv2.IMREAD_COLOR).shape
+        == red.sheet().shape
+    )
+    assert red.gif()[:3] == b"GIF" and len(red.film()) == 1
+
+
+def test_early_fusion_shows_its_frames_and_flow_its_colours() -> None:
+    model = kvideo.models.early_fusion(3)
+    (found,) = first_filters(model)
+    assert found.kernels.shape == (12, 20, 3, 3, 3)
+    kernel = model.get_layer("conv1").kernel.numpy()  # (3, 3, 20 * 3, 12)
+    np.testing.assert_array_equal(found.kernels[5, 7, 1, 2], kernel[1, 2, 21:24, 5])
+    both = {each.layer.split("_")[0]: each for each in first_filters(kvideo.models.two_stream(3))}
+    spatial, temporal = both["spatial"], both["temporal"]
+    assert spatial.kernels.shape[1:] == (1, 3, 3, 3) and temporal.kernels.shape[1:] == (10, 3, 3, 2)
+    assert temporal.clips().shape == (12, 10, 3, 3, 3)
+    slow, fast = first_filters(kvideo.models.slowfast(3, input_shape=(32, 64, 64, 3)))
+    assert {slow.kernels.shape[1], fast.kernels.shape[1]} == {1, 5}
+    with pytest.raises(UnknownNameError, match="these are"):
+        first_filters(model, "conv2")
+    vector = keras.Input((4, 8, 8, 3))
+    plain = keras.Model(vector, keras.layers.GlobalAveragePooling3D()(vector))
+    with pytest.raises(UsageError, match="no convolution that sees the clip"):
+        first_filters(plain)
+
+
+def test_maximizing_finds_the_colour_and_repeats() -> None:
+    how = MaximizeSettings(steps=30, jitter=1, seed=3)
+    found = maximize(colour_model(), 1, settings=how)
+    assert found.after > found.before + 10
+    mean = found.clip.mean(axis=(0, 1, 2))
+    assert mean[0] > mean[1] + 20 and mean[0] > mean[2] + 20  # red
+    again = maximize(colour_model(), 1, settings=how)
+    np.testing.assert_allclose(found.clip, again.clip, atol=1e-2)
+    assert found.pictures()["rgb"].shape == (4, 32, 32, 3)
+    unit = maximize(colour_model(), 0, "colours", MaximizeSettings(steps=20))
+    assert unit.clip.mean(axis=(0, 1, 2)).argmax() == 2  # blue
+    with pytest.raises(UsageError, match="units 0 to 1"):
+        maximize(colour_model(), 2)
+
+
+def test_slow_and_fast() -> None:
+    """The penalty on changes makes the clip of a model of pictures and flow stand still."""
+    model = kvideo.models.two_stream(3, input_shape=(4, 32, 32, 5))
+    clips = [
+        maximize(model, 0, settings=MaximizeSettings(steps=15, temporal_smoothness=weight)).clip
+        for weight in (0.0, 100.0)
+    ]
+    fast, slow = (np.abs(np.diff(clip, axis=0)).mean() for clip in clips)
+    assert slow < 0.5 * fast
+    assert clips[0].shape == (4, 32, 32, 5) and np.abs(clips[0][..., 3:]).max() <= 10
+
+
+def test_attention_is_the_blocks_own() -> None:
+    model = colour_model(attention=True)
+    clip = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
+    found = attention_of(model, clip, (0.5, 0.0, 1.0))
+    assert found.layer == "look" and found.position == (2, 0, 7) and found.map_shape == (4, 8, 8)
+    before = keras.Model(model.input, model.get_layer("feature_map").output)
+    rows = model.get_layer("look").attention(before(clip[None]))[0]
+    row = np.asarray(rows[2 * 64 + 7]).reshape(4, 8, 8)
+    np.testing.assert_allclose(found.weights, row / row.max(), rtol=1e-5)
+    picture = attention_picture(found, clip)
+    assert picture.dtype == np.uint8 and picture.shape[0] > 2 * 160
+    with pytest.raises(UnknownNameError, match="it has look"):
+        attention_of(model, clip, (0, 0, 0), "colours")
+    with pytest.raises(UsageError, match="no non-local block"):
+        attention_of(colour_model(), clip, (0, 0, 0))
+
+
+def test_what_is_lost_when_clips_are_moved(film: Path) -> None:
+    """Red comes first: only clips that begin early show it."""
+    videos = VideoSet((VideoRecord(str(film), (1,)),) * 2, NAMES)
+    test = shift_test(colour_model(), "colour", videos, clip_reader(SPEC), range(-8, 9, 4))
+    assert test.shifts.tolist() == [-8, -4, 0, 4, 8] and test.num_videos == 2
+    assert test.accuracy.tolist()[:2] == [1, 1] and test.accuracy.tolist()[3:] == [0, 0]
+    assert shift_png([test])[:4] == b"\x89PNG"
+
+
+def test_commands(film: Path, model_file: Path, tmp_path: Path) -> None:
+    code, said, errors = invoke(
+        "cam", model_file, film, "--class", "red", "-o", tmp_path / "c.mp4", "--timeline",
+        tmp_path / "c.png", "--json",
+    )  # fmt: skip
+    assert code == 0, errors
+    assert json.loads(said)["class"] == "red" and (tmp_path / "c.mp4").exists()
+    assert (tmp_path / "c.png").read_bytes()[:4] == b"\x89PNG"
+    code, _, errors = invoke("filters", model_file, "--out-dir", tmp_path / "f")
+    assert code == 0 and sorted(p.name for p in (tmp_path / "f").iterdir()) == [
+        "colours.gif", "colours.png",
+    ]  # fmt: skip
+    stem = tmp_path / "red"
+    code, said, _ = invoke("maximize", model_file, "--class", "red", "--steps", "5", "-o", stem)
+    assert code == 0 and "red: activation" in said
+    with av.open(f"{stem}.mp4") as file:
+        assert sum(1 for _ in file.decode(video=0)) == 4
+    out = tmp_path / "a.png"
+    assert invoke("attention", model_file, film, "--point", "0,0.5,0.9", "-o", out)[0] == 0
+    assert out.exists()
+    (tmp_path / "list.csv").write_text(f"{film} red\n")
+    code, said, errors = invoke(
+        "shift", tmp_path / "list.csv", model_file, "--most", "2", "-o", tmp_path / "s.png"
+    )
+    assert code == 0 and "unmoved" in said, errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cam", "{model}", "{film}", "--class", "rad"], 'Did you mean "red"'),
+        (["cam", "{model}", "{film}", "--layer", "feature_mop"], 'Did you mean "feature_map"'),
+        (["cam", "{model}", "{film}", "--layer", "features"], "has no maps"),
+        (["cam", "{model}", "{film}", "-o", "x.avi"], "written as .mp4"),
+        (["cam", "{model}", "{film}", "-o", "{film}"], "is the video itself"),
+        (["cam", "{model}", "nothing.mp4"], "nothing.mp4"),
+        (["maximize", "{model}"], "--class NAME or --unit"),
+        (["maximize", "{model}", "--unit", "colours"], "LAYER:NUMBER"),
+        (["maximize", "{model}", "--unit", "colours:9"], "units 0 to 1"),
+        (["maximize", "{model}", "--class", "red", "--steps", "0"], "steps must be at least 1"),
+        (["attention", "{model}", "{film}", "--point", "1,2"], "the point is T,Y,X"),
+        (["attention", "{model}", "{film}", "--point", "1,2,3"], "shares of the clip"),
+        (["attention", "{model}", "{film}", "--at", "99"], "has no moment 99 s"),
+        (["filters", "{model}", "--layer", "logits"], "these are"),
+        (["shift", "{film}", "{model}", "-o", "x.pdf"], "written as .png"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_one_sentence(film, model_file, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    given = [each.format(film=film, model=model_file) for each in arguments]
+    code, _, errors = invoke(*given)
+    assert code != 0 and message in errors, errors
+    assert not list(tmp_path.iterdir())
