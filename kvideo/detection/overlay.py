@@ -98,22 +98,25 @@ def write_actors_video(
         size = info.height * scale, info.width * scale
         with atomic_path(path) as temporary, FilmWriter(temporary, info.frame_rate) as film:
             for seconds, frame in reader.frames(size=size):
-                for each in shown:
-                    if each.first <= seconds < each.last:
-                        _draw(frame, each, seconds)
+                _draw(frame, [s for s in shown if s.first <= seconds < s.last], seconds)
                 film.add(frame, seconds)
 
 
-def _draw(frame: np.ndarray, shown: _Shown, seconds: float) -> None:
+def _draw(frame: np.ndarray, shown: Sequence[_Shown], seconds: float) -> None:
+    """Boxes, and labels over all of them."""
     height, width = frame.shape[:2]
-    corners = shown.box(seconds) * np.array([width, height, width, height])
-    left, top, right, bottom = np.round(corners).astype(int).tolist()
-    draw_box(frame, (left, top, right, bottom), shown.colour, max(2, round(height * _LINE)))
     letters = max(11, round(height * _TEXT))
-    labels = shown.labels(seconds)
     room = round(1.45 * letters)
-    # Above the box, or inside of it where there is no room.
-    place = top - room * len(labels)
-    place = place if place >= 0 else max(0, top + 1)
-    for text in labels:
-        place += draw_label(frame, text, (place, max(0, left)), letters, shown.colour)
+    corners = [
+        np.round(each.box(seconds) * np.array([width, height, width, height])).astype(int).tolist()
+        for each in shown
+    ]
+    for each, box in zip(shown, corners, strict=True):
+        draw_box(frame, tuple(box), each.colour, max(2, round(height * _LINE)))
+    for each, (left, top, _, _) in zip(shown, corners, strict=True):
+        labels = each.labels(seconds)
+        # Above the box, or inside of it where there is no room.
+        place = top - room * len(labels)
+        place = place if place >= 0 else max(0, top + 1)
+        for text in labels:
+            place += draw_label(frame, text, (place, max(0, left)), letters, each.colour)
