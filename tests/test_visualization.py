@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import av
 import cv2
@@ -16,13 +17,14 @@ from kvideo.cli import cli
 from kvideo.clip_spec import ClipSpec
 from kvideo.data.pipeline import clip_reader
 from kvideo.data.records import VideoRecord, VideoSet
-from kvideo.errors import UnknownNameError, UsageError
+from kvideo.errors import DataError, UnknownNameError, UsageError
 from kvideo.layers import NonLocalBlock3D
 from kvideo.saving import ModelInfo, save_model
 from kvideo.visualization import (
     MaximizeSettings,
     attention_of,
     class_activation,
+    coordinates,
     first_filters,
     maximize,
     shift_test,
@@ -204,6 +206,43 @@ def test_what_is_lost_when_clips_are_moved(film: Path) -> None:
     assert test.shifts.tolist() == [-8, -4, 0, 4, 8] and test.num_videos == 2
     assert test.accuracy.tolist()[:2] == [1, 1] and test.accuracy.tolist()[3:] == [0, 0]
     assert shift_png([test])[:4] == b"\x89PNG"
+
+
+def test_what_is_alike_lies_together() -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(0, 10, (3, 20))
+    labels = np.repeat(np.arange(3), 12)
+    places = coordinates(centres[labels] + rng.normal(0, 0.3, (36, 20)))
+    assert places.shape == (36, 2) and places.min() == 0 and places.max() == 1
+    distances = np.linalg.norm(places[:, None] - places[None], axis=-1) + 9 * np.eye(36)
+    assert (labels[distances.argmin(axis=1)] == labels).all()
+    assert coordinates(rng.normal(size=(2, 5))).shape == (2, 2)  # too few for t-SNE
+    assert coordinates(np.ones((1, 5))).tolist() == [[0, 0]]
+    with pytest.raises(DataError, match="at least one video"):
+        coordinates(np.zeros((0, 5)))
+
+
+def test_the_map_is_a_page(model_file: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, colour in (("blue", (20, 20, 230)), ("red <&>", (230, 20, 20))):
+        for number in range(4):
+            frames = np.full((8, HEIGHT, WIDTH, 3), 100, np.uint8)
+            frames[:, : rng.integers(8, 32)] = colour
+            write_video(tmp_path / "videos" / name / f"{number}.mp4", frames, RATE)
+    out = tmp_path / "map.html"
+    code, _, errors = invoke("embed", model_file, tmp_path / "videos", "-o", out)
+    assert code == 0, errors
+    page = ElementTree.fromstring(
+        out.read_text().replace("<!doctype html>", "").replace('<meta charset="utf-8">', "")
+        .replace('initial-scale=1">', 'initial-scale=1"/>').replace("inline'\">", "inline'\"/>")
+    )  # fmt: skip
+    svg = page.find(".//svg")
+    assert len(svg.findall(".//image")) == 8 and len(svg.findall(".//rect")) == 8
+    titles = [title.text for title in svg.findall(".//title")]
+    assert sum(title.startswith("red <&>: ") for title in titles) == 4
+    assert "http" not in out.read_text().replace("http-equiv", "")
+    code, _, errors = invoke("embed", model_file, tmp_path / "videos", "-o", "map.pdf")
+    assert code != 0 and "written as .html" in errors
 
 
 def test_commands(film: Path, model_file: Path, tmp_path: Path) -> None:

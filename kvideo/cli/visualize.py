@@ -253,6 +253,64 @@ def attention(
 
 
 @visualize.command()
+@click.argument("model")
+@click.argument("data")
+@click.option("--layer", default="features", show_default=True, help="Whose output is mapped.")
+@click.option("--root", metavar="DIR", help="Folder that a list's paths are relative to.")
+@click.option("--split", default="all", show_default=True, help="Which part of DATA.")
+@click.option(
+    "--clips",
+    "num_clips",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Clips of each video, whose mean is mapped.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of t-SNE.")
+@click.option("-o", "--out", default="map.html", show_default=True, metavar="FILE")
+@decoder_option
+def embed(
+    model: str,
+    data: str,
+    layer: str,
+    root: str | None,
+    split: str,
+    num_clips: int,
+    seed: int,
+    out: str,
+    decoder: str,
+) -> None:
+    """Make a map of DATA: videos that MODEL finds alike lie beside each other.
+
+    The page has thumbnails, needs no network and no script. Features are kept beside the model, as
+    `kvideo features` keeps them.
+    """
+    from kvideo.errors import UsageError
+    from kvideo.files import check_file_target, write_text_atomic
+
+    if not out.lower().endswith((".html", ".htm")):
+        raise UsageError(f"the map is written as .html, not as {out}.")
+    check_file_target(out)
+    network, info = _load(model, "features are mapped of")
+    import kvideo
+    from kvideo.visualization.mapping import video_map
+
+    found = kvideo.features(
+        model, data, layer=layer, root=root, split=split, num_clips=num_clips, decoder=decoder
+    )
+    page = video_map(
+        found,
+        info,
+        title=f"{data}, as {network.name} sees it",
+        seed=seed,
+        layer=layer,
+        decoder=decoder,
+    )
+    write_text_atomic(Path(out), page)
+    click.echo(f"Wrote {out}", err=True)
+
+
+@visualize.command()
 @click.argument("data")
 @click.argument("models", nargs=-1, required=True)
 @click.option("--root", metavar="DIR", help="Folder that a list's paths are relative to.")
