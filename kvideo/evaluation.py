@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[VideoResult | FrameResult], None]
 Result = TypeVar("Result", VideoResult, FrameResult)
+_FILM_FRAMES = 12  # of a mistake, for the report
 
 
 def score_videos(
@@ -202,7 +203,7 @@ def write_report(
 
     def thumbnail(video: VideoResult) -> np.ndarray:
         return reader.thumbnails(
-            VideoRecord(video.path, video.labels, start=video.start, end=video.end)
+            VideoRecord(video.path, video.labels, start=video.start, end=video.end), _FILM_FRAMES
         )
 
     folder = make_folder(folder)

@@ -10,6 +10,7 @@ the same for every class scores chance, not 1.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from statistics import NormalDist
 
@@ -235,6 +236,54 @@ def mean_average_precision(
     if np.isnan(per_class).all():
         raise UsageError("mean average precision needs at least one video that has a label.")
     return float(np.nanmean(per_class))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Calibration:
+    """How often a model is right when it is so sure.
+
+    Attributes:
+        counts: (K,) predictions in each of K equal ranges of the largest probability, from 0 to 1.
+        confidence: (K,) mean of that probability; NaN in empty ranges.
+        accuracy: (K,) share that is right; NaN in empty ranges.
+    """
+
+    counts: Ints
+    confidence: Floats
+    accuracy: Floats
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: mean of |accuracy - confidence|, weighted by counts."""
+        known = self.counts > 0
+        gaps = np.abs(self.accuracy - self.confidence)[known]
+        return float((gaps * self.counts[known]).sum() / self.counts.sum())
+
+
+def calibration(probabilities: ArrayLike, labels: ArrayLike, bins: int = 10) -> Calibration:
+    """Compares how sure a model is of its most probable class with how often that is right.
+
+    Args:
+        probabilities: (N, C), N at least 1.
+        labels: (N,) class indices.
+        bins: K, ranges of probability.
+
+    Raises:
+        UsageError: `bins` is less than 1, or shapes or labels do not fit.
+
+    References:
+        Guo et al. 2017, "On Calibration of Modern Neural Networks".
+    """
+    if bins < 1:
+        raise UsageError(f"bins must be at least 1, not {bins}.")
+    scores, truth = _scores_and_labels(probabilities, labels)
+    sure, right = scores.max(axis=1), scores.argmax(axis=1) == truth
+    place = np.clip((sure * bins).astype(np.int64), 0, bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        confidence = np.bincount(place, sure, bins) / counts
+        accuracy = np.bincount(place, right, bins) / counts
+    return Calibration(counts, confidence, accuracy)
 
 
 def wilson_interval(right: int, of: int, confidence: float = 0.95) -> tuple[float, float]:

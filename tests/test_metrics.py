@@ -11,6 +11,7 @@ from kvideo.errors import UsageError
 from kvideo.metrics import (
     average_precision,
     average_precisions,
+    calibration,
     confusion_matrix,
     hit_at_k,
     mean_average_precision,
@@ -233,3 +234,16 @@ def test_numpy_is_all_it_needs():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_calibration() -> None:
+    """Two ranges: sure of 0.9 and half right; sure of 0.6 and all right."""
+    probabilities = [[0.9, 0.1]] * 4 + [[0.4, 0.6]] * 2
+    found = calibration(probabilities, [0, 0, 1, 1, 1, 1], bins=5)
+    assert found.counts.tolist() == [0, 0, 0, 2, 4]
+    np.testing.assert_allclose(found.accuracy[3:], [1, 0.5])
+    np.testing.assert_allclose(found.confidence[3:], [0.6, 0.9])
+    assert found.error == pytest.approx((2 * 0.4 + 4 * 0.4) / 6)
+    assert calibration([[1.0, 0.0]], [0], bins=1).error == 0
+    with pytest.raises(UsageError, match="bins"):
+        calibration(probabilities, [0] * 6, bins=0)

@@ -1,5 +1,7 @@
 """The report's page, its pictures, and the text for the terminal."""
 
+import base64
+import io
 import re
 import subprocess
 import sys
@@ -8,6 +10,7 @@ from html.parser import HTMLParser
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from kvideo.clip_spec import ClipSpec, Views
 from kvideo.errors import DecodeError, UsageError
@@ -109,10 +112,10 @@ def test_names_and_paths_come_out_as_they_are(page):
 
 def test_every_picture_says_what_it_shows(page):
     pictures = page.all("img")
-    assert len(pictures) == 1 + 5
+    assert len(pictures) == 1 + 2 * 5
     assert pictures[0]["alt"].startswith("Confusion matrix of 6 classes, ")
     assert "taken for" in pictures[0]["alt"]
-    assert all(picture["alt"].startswith("Frames of ") for picture in pictures[1:])
+    assert all(picture["alt"].startswith(("Frames of ", "A film of ")) for picture in pictures[1:])
     for control in page.all("input"):
         assert "aria-label" in control or {"for": control["id"]} in page.all("label")
 
@@ -195,7 +198,7 @@ def test_classes_without_videos_and_predictions():
 def test_multi_label_page():
     page = Page(report_html(make(multi_label=True), thumbnail=red_then_blue, num_mistakes=2))
     assert "mAP" in page.text and "Hit@1" in page.text and "average precision" in page.text
-    assert len(page.all("img")) == 2  # no confusion matrix
+    assert len(page.all("img")) == 2 * 2  # no confusion matrix
     assert "also true" in page.text
 
 
@@ -215,9 +218,26 @@ def test_a_large_report_stays_small(tmp_path):
         thumbnail=lambda video: rng.integers(0, 256, (30, 360, 640, 3), np.uint8),
         title="A title",
     )
-    assert path.stat().st_size < 5_000_000
+    assert path.stat().st_size < 20_000_000  # of pure noise
     page = Page(path.read_text("utf-8"))
-    assert len(page.all("img")) == 25 and "A title" in page.text
+    assert len(page.all("img")) == 49 and "A title" in page.text
+
+
+def test_mistakes_play(page):
+    """A still picture of three frames, and under it all frames as a film."""
+    images = [image["src"] for image in page.all("img")]
+    films = [base64.b64decode(src.split(",")[1]) for src in images if "image/webp" in src]
+    assert len(films) == 5 and len([src for src in images if "image/jpeg" in src]) == 5
+    film = Image.open(io.BytesIO(films[0]))
+    assert film.n_frames == 3 and film.size == (60, 40)  # what is alike is one longer frame
+    assert sum(box.get("aria-label", "").startswith("Play ") for box in page.all("input")) == 5
+
+
+def test_calibration_is_shown(page):
+    assert "Expected calibration error" in page.text and "on the whole the model is" in page.text
+    (chart,) = [svg for svg in page.all("svg") if svg.get("class") == "calibration"]
+    assert "expected error of" in chart["aria-label"]
+    assert "Expected calibration" not in Page(report_html(make(multi_label=True))).text
 
 
 def decoded(data):

@@ -1,4 +1,4 @@
-"""Clips as moving pictures: animated GIFs, which browsers show without a player."""
+"""Clips as moving pictures, GIF and WebP, which browsers show without a player."""
 
 from __future__ import annotations
 
@@ -18,6 +18,17 @@ def gif_bytes(clip: np.ndarray, frame_rate: float, largest: int = _LARGEST) -> b
         frame_rate: frames per second. GIF rounds to hundredths of a second.
         largest: pixels of the longer side; larger clips are shrunk to it.
     """
+    return _animated(clip, frame_rate, largest, "GIF")
+
+
+def webp_bytes(clip: np.ndarray, frame_rate: float, largest: int = _LARGEST) -> bytes:
+    """As `gif_bytes`, an animated WebP: all colours, in a third of the bytes."""
+    return _animated(clip, frame_rate, largest, "WEBP", quality=55, method=4)
+
+
+def _animated(
+    clip: np.ndarray, frame_rate: float, largest: int, kind: str, **options: int
+) -> bytes:
     import cv2
     from PIL import Image
 
@@ -36,11 +47,12 @@ def gif_bytes(clip: np.ndarray, frame_rate: float, largest: int = _LARGEST) -> b
     buffer = io.BytesIO()
     first.save(
         buffer,
-        "GIF",
+        kind,
         save_all=True,
         append_images=others,
         duration=max(20, round(1000 / frame_rate)),  # browsers slow down what is faster
         loop=0,
+        **options,
     )
     return buffer.getvalue()
 

@@ -17,7 +17,14 @@ import numpy as np
 
 from kvideo.errors import KVideoError, UsageError
 from kvideo.files import write_text_atomic
-from kvideo.report.tables import class_section, confusion_section, data_url, escape
+from kvideo.report.films import webp_bytes
+from kvideo.report.tables import (
+    calibration_section,
+    class_section,
+    confusion_section,
+    data_url,
+    escape,
+)
 from kvideo.report.text import (
     OUT_OF_100,
     VALUE_NAMES,
@@ -33,6 +40,8 @@ from kvideo.text import cut, plural
 Thumbnail = Callable[[VideoResult], np.ndarray]
 
 _FRAMES = 3
+_FILM_FRAMES = 12
+_FILM_RATE = 5.0  # frames per second of what plays
 _THUMBNAIL = (144, 192)  # the largest height and width of one frame, in pixels
 _FAILURES_SHOWN = 100
 # Nothing may be loaded, whatever a file name or a class name holds.
@@ -69,10 +78,12 @@ def report_html(
     Args:
         result: what to report.
         thumbnail: gives frames of a video, (T, H, W, 3) or (H, W, 3), uint8 RGB; three of them
-            are shown. It is called only for the worst mistakes; where it raises `KVideoError`,
-            the report shows the sentence instead of a picture.
+            are shown, and where there are more they play under the pointer or a finger. It is
+            called only for the worst mistakes; where it raises `KVideoError`, the report shows the
+            sentence instead of a picture.
         title: by default it names the model and the data, as far as the result knows them.
-        num_mistakes: how many of the worst mistakes to show, each about 15 KB.
+        num_mistakes: how many of the worst mistakes to show, each about 15 KB, and
+            with 12 frames 50 KB.
 
     Raises:
         UsageError: `thumbnail` gave something else than pictures.
@@ -88,6 +99,7 @@ def report_html(
         confusion_section(result),
         _mistakes(result, thumbnail, num_mistakes, folder),
         class_section(result),
+        calibration_section(result),
         _how(result, folder),
     ]
     body = "\n".join(part for part in parts if part)
@@ -254,13 +266,23 @@ def _picture(video: VideoResult, thumbnail: Thumbnail | None, name: str) -> str:
     if thumbnail is None:
         return ""
     try:
-        data = thumbnail_jpeg(thumbnail(video))
+        frames = thumbnail(video)
+        data = thumbnail_jpeg(frames)
     except UsageError:
         raise
     except KVideoError as error:
         return f'<div class="none">no picture: {escape(cut(str(error), 200))}</div>'
-    return (
+    still = (
         f'<img src="{data_url("jpeg", data)}" alt="{escape(f"Frames of {name}")}" loading="lazy">'
+    )
+    if np.ndim(frames) < 4 or len(frames) <= _FRAMES:
+        return still
+    frames = frames[:: -(-len(frames) // _FILM_FRAMES)]
+    film = data_url("webp", webp_bytes(frames, _FILM_RATE, largest=_THUMBNAIL[1]))
+    return (
+        f'<label class="film"><input type="checkbox" aria-label="{escape(f"Play {name}")}">{still}'
+        f'<img class="moving" src="{film}" alt="{escape(f"A film of {name}")}" loading="lazy">'
+        "</label>"
     )
 
 

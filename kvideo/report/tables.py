@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from kvideo.metrics import calibration
 from kvideo.report.plots import confusion_png, resolution
 from kvideo.results import ClassResult, EvaluationResult
 from kvideo.text import cut, plural, printable
@@ -72,6 +73,49 @@ def _pairs(result: EvaluationResult, pairs: Sequence[tuple[int, int, int]]) -> s
     return (
         '<h2 style="margin-top:1.2rem">Most frequent confusions</h2>\n'
         + f'<div class="pairs">{_table(head, rows)}</div>'
+    )
+
+
+def calibration_section(result: EvaluationResult) -> str:
+    """How often the model is right when it is so sure; for one label a video."""
+    scored = [
+        (video.probabilities, video.labels[0])
+        for video in result.videos
+        if video.probabilities is not None and len(video.labels) == 1
+    ]
+    if result.multi_label or result.unit != "video" or not scored:
+        return ""
+    found = calibration([p for p, _ in scored], [label for _, label in scored])
+    bars = []
+    for place, (count, sure, right) in enumerate(
+        zip(found.counts, found.confidence, found.accuracy, strict=True)
+    ):
+        if not count:
+            continue
+        x, words = (
+            10 * place,
+            f"{plural(int(count), result.unit)}: {sure:.0%} sure, {right:.0%} right",
+        )
+        bars.append(
+            f'<g><title>{words}</title><rect class="hit" x="{x}" y="0" width="10" height="100"/>'
+            f'<rect class="bar" x="{x + 0.6:.1f}" y="{100 - 100 * right:.1f}" width="8.8" '
+            f'height="{100 * right:.1f}"/><rect class="mark" x="{x}" width="10" height="0.9" '
+            f'y="{99.55 - 100 * sure:.2f}"/><text x="{x + 5}" y="107">{count}</text></g>'
+        )
+    over = np.nansum((found.confidence - found.accuracy) * found.counts)
+    verdict = "too sure" if over > 0 else "not sure enough"
+    alt = f"Calibration: an expected error of {found.error:.3f}."
+    return (
+        "<section>\n<h2>How sure it is, and how often it is right</h2>\n"
+        f"<p>Expected calibration error {found.error:.3f}: on the whole the model is "
+        f"{verdict}.</p>\n"
+        '<p class="soft">Bars: the share that is right of the videos in each range of the largest '
+        "probability, from 0 at the left to 1 at the right; lines: how sure the model was of them; "
+        "below: how many there are. Bars as high as their lines would be right.</p>\n"
+        f'<svg class="calibration" viewBox="-2 -2 104 112" role="img" aria-label="{alt}">'
+        '<path d="M0 0V100H100M0 50H100M50 0V100M0 0H100V100"/>'
+        + "".join(bars)
+        + "</svg>\n</section>"
     )
 
 
