@@ -30,6 +30,7 @@ COMMANDS = {
     "summary": "Show a model layer by layer: sizes, costs, receptive fields.",
     "visualize": "Show what a model learned, and what it looks at.",
     "benchmark": "Measure what a model costs, or the loading of videos.",
+    "plugin": "Make a plugin: a model of your own, found by kvideo.",
     "doctor": "Show versions, devices, plugins, disk and memory, for a bug report.",
     "flow": "Compute the optical flow of videos, and keep it.",
     "check": "Find the files of a data set that cannot be used.",
