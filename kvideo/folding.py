@@ -40,7 +40,8 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
         model: a functional or sequential model; models within it are folded too.
 
     Returns:
-        A model with the same outputs up to rounding, of the same ClipSpec and class names.
+        A model with the same outputs up to rounding, of the same ClipSpec and class names. Where
+        there is nothing to fold it is the model itself.
 
     Raises:
         UsageError: the model is of another kind, so its layers are not known.
@@ -50,7 +51,11 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
         name = getattr(model, "name", model)
         raise UsageError(f'the model "{name}" is not functional, so its batch norms are not known.')
     info, model = getattr(model, "kvideo_info", None), source
+    if info is not None:
+        source.kvideo_info = info
     partner = {id(norm): convolution for norm, convolution in _foldable(model)}
+    if not partner:
+        return source  # layers of other packages cannot always be made anew from their settings
     folded = {id(convolution) for convolution in partner.values()}
     copies: dict[int, Any] = {}
 

@@ -1,0 +1,1 @@
+"""Models of keras-cv for kvideo. kvideo finds them by their entry points."""
