@@ -3,10 +3,10 @@
     python benchmarks/ut_mosaic.py DATA [--out DIR] [--seeds 1] [--streams both temporal] [--choose]
 
 DATA is the folder with `train.csv` (place 1), `test.csv` (place 2) and `videos/`. One detector is
-trained for each seed and stream (pictures and flow together, or flow alone); the test part is looked
-at once by it: by its own boxes, and in the true ones. `--choose` does not touch the test part: 6 of the 24
-training videos are held out, none of whose clips occurs in another video, and tested on, which is
-how the settings were chosen.
+trained for each seed and stream (pictures and flow together, or flow alone); the test part is
+looked at once by it: by its own boxes, and in the true ones. `--choose` does not touch the test
+part: 6 of the 24 training videos are held out, none of whose clips occurs in another video, and
+tested on, which is how the settings were chosen.
 """
 
 import argparse
