@@ -65,6 +65,19 @@ def test_gaps_are_bridged_up_to_their_length() -> None:
     assert link(TIMES, [np.zeros((0, 4))] * 10, [np.zeros(0)] * 10) == []
 
 
+def test_a_second_tube_of_one_actor_is_dropped() -> None:
+    one, near, other = moving(0.1, 0.0), moving(0.18, 0.0), moving(0.6, 0.0)
+    boxes = [np.stack(rows) for rows in zip(one, near, other, strict=True)]
+    scores = [np.array([0.9, 0.6, 0.5])] * 10
+    assert len(link(TIMES, boxes, scores)) == 3
+    kept = link(TIMES, boxes, scores, settings=LinkSettings(same=0.3))
+    assert [tube.boxes[0, 0] for tube in kept] == pytest.approx([0.1, 0.6])
+    # Who passes by is somebody else.
+    passing = [np.stack(rows) for rows in zip(one, moving(0.0, 0.09), strict=True)]
+    two = link(TIMES, passing, [np.array([0.9, 0.6])] * 10, settings=LinkSettings(same=0.3))
+    assert len(two) == 2
+
+
 def test_gaps_are_measured_in_seconds() -> None:
     """Moments that nobody looked at are a gap, too; one moment by itself is a tube of its own."""
     times = np.array([0.0, 0.5, 1.0, 6.0, 6.5, 7.0])
@@ -135,7 +148,9 @@ def test_video_map() -> None:
         video_scores(truth, said, 3, 0.0)
 
 
-@pytest.mark.parametrize("values", [{"iou": 0}, {"gap": -1}, {"shortest": 0}, {"smoothing": 2}])
+@pytest.mark.parametrize(
+    "values", [{"iou": 0}, {"gap": -1}, {"shortest": 0}, {"smoothing": 2}, {"same": 0}]
+)
 def test_settings_out_of_range(values) -> None:
     with pytest.raises(UsageError):
         LinkSettings(**values)

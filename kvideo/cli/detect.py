@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kvideo.detection.scoring import DetectionResult
 
 _MOST_CLASSES = 80
+_SAME = 0.3  # overlap of tubes that show one actor
 
 
 def _box_options(command: Any) -> Any:
@@ -259,7 +260,8 @@ def predict(
 
     paths = videos_of(files)
     asked = {"iou": link_iou, "gap": gap}
-    links = LinkSettings(**{n: value for n, value in asked.items() if value is not None})  # type: ignore[arg-type]
+    given = {name: value for name, value in asked.items() if value is not None}
+    links = LinkSettings(same=_SAME, **given)  # type: ignore[arg-type]
     inputs = [model, *(() if boxes is None else (boxes,))]
     targets = Outputs(outputs, out_dir, video, paths, links, threshold, step, inputs)
     _prepare(model)

@@ -15,6 +15,7 @@ from kvideo.metrics import average_precision
 COCO_IOUS: tuple[float, ...] = tuple(np.linspace(0.5, 0.95, 10).tolist())
 TUBE_IOUS: tuple[float | tuple[float, ...], ...] = (0.2, 0.5, COCO_IOUS)
 _SAME_TIME = 1e-3  # seconds
+_MOST_OF_ITS_TIME = 0.7
 _UNEVEN = 1.1  # how much longer than usual the way from moment to moment may be
 
 
@@ -71,6 +72,8 @@ class LinkSettings:
         gap: most frames without a box that a tube outlasts; in time, where frames are uneven.
         shortest: tubes of fewer boxes are dropped, unless there are fewer frames.
         smoothing: frames over which actions are averaged, an odd number.
+        same: overlap from which on a tube shows the same actor as a surer and longer one that is
+            there for most of its time, and is dropped; None: all tubes stay.
 
     Raises:
         UsageError: a value is out of its range.
@@ -80,12 +83,15 @@ class LinkSettings:
     gap: int = 2
     shortest: int = 2
     smoothing: int = 3
+    same: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.iou <= 1:
             raise UsageError(f"the overlap of links must be above 0 and up to 1, not {self.iou}.")
         if self.gap < 0:
             raise UsageError(f"gap must be at least 0, not {self.gap}.")
+        if self.same is not None and not 0 < self.same <= 1:
+            raise UsageError(f"same must be above 0 and up to 1, not {self.same}.")
         if self.shortest < 1:
             raise UsageError(f"shortest must be at least 1, not {self.shortest}.")
         if self.smoothing < 1 or self.smoothing % 2 == 0:
@@ -149,7 +155,26 @@ def link(
             running.append(_Open([], [], [], []))
             _append(running[-1], place, left, boxes, scores, actions)
     tubes = [_closed(tube, times, how) for tube in ended + running if len(tube.places) >= shortest]
+    if how.same is not None:
+        tubes = _distinct(tubes, how.same)
     return sorted(tubes, key=lambda tube: -tube.score)
+
+
+def _distinct(tubes: Sequence[Tube], iou: float) -> list[Tube]:
+    """Without those that follow a surer and longer one: second boxes of one actor."""
+    kept: list[Tube] = []
+    for tube in sorted(tubes, key=lambda tube: -float(tube.scores.sum())):
+        if not any(_follows(tube, other, iou) for other in kept):
+            kept.append(tube)
+    return kept
+
+
+def _follows(tube: Tube, other: Tube, iou: float) -> bool:
+    place = np.clip(np.searchsorted(other.times, tube.times - _SAME_TIME), 0, len(other) - 1)
+    common = np.abs(other.times[place] - tube.times) <= _SAME_TIME
+    if common.mean() < _MOST_OF_ITS_TIME:
+        return False
+    return float(paired_iou(tube.boxes[common], other.boxes[place[common]]).mean()) >= iou
 
 
 def tube_iou(one: LabelledTube, two: LabelledTube) -> float:
