@@ -149,9 +149,7 @@ def evaluate(
     per_frame = is_per_frame(network)
     if per_frame:
         _refuse_views(num_clips, num_crops)
-    videos = (
-        data if isinstance(data, VideoSet) else read_test_part(data, root, split, info, per_frame)
-    )
+    videos = data if isinstance(data, VideoSet) else _test_part(data, root, split, info, per_frame)
     if quarantine is not None:
         from kvideo.data.check import read_quarantine
 
@@ -396,26 +394,14 @@ def _refuse_views(num_clips: int | None, num_crops: int | None) -> None:
         )
 
 
-def read_test_part(
-    data: Any, root: Any, split: str | None, info: ModelInfo, per_frame: bool = False
+def _test_part(
+    data: Any, root: Any, split: str | None, info: ModelInfo, per_frame: bool
 ) -> VideoSet:
-    """The part of a data set that a model is tested on, with the model's classes.
-
-    Args:
-        data: as `evaluate` takes it.
-        root: likewise.
-        split: likewise; by default the test part, or else the validation part.
-        info: the model's.
-        per_frame: whether labels over time are wanted.
-
-    Raises:
-        DataError: the data cannot be used, or its classes are not the model's.
-    """
-    from kvideo.data.held_out import read_held_out
+    from kvideo.data.held_out import TEST_PARTS, read_held_out
 
     return read_held_out(
         data,
-        prefer=("test", "val", "validation"),
+        prefer=TEST_PARTS,
         class_names=info.class_names,
         multi_label=info.multi_label,
         root=root,

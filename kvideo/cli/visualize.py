@@ -346,7 +346,7 @@ def shift(
         raise UsageError(f"the picture is written as .png, not as {out}.")
     check_file_target(out)
     loaded = [_load(model, "what is tested is") for model in models]
-    from kvideo.api import read_test_part
+    from kvideo.data.held_out import TEST_PARTS, read_held_out
     from kvideo.data.pipeline import clip_reader
     from kvideo.progress import Progress
     from kvideo.visualization.shift import shift_test
@@ -354,7 +354,10 @@ def shift(
 
     found = []
     for name, (network, info) in zip(models, loaded, strict=True):
-        videos = read_test_part(data, root, split, info)
+        videos = read_held_out(
+            data, prefer=TEST_PARTS, class_names=info.class_names, multi_label=info.multi_label,
+            root=root, split=split,
+        )  # fmt: skip
         reader = clip_reader(info.clip_spec, decoder)
         with Progress(len(videos.records), f"testing {name}", unit="video") as progress:
             found.append(

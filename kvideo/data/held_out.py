@@ -9,6 +9,8 @@ from kvideo.data.annotations import find_splits, read_data
 from kvideo.data.records import VideoSet
 from kvideo.data.remote import list_remote, open_remote
 
+TEST_PARTS = ("test", "val", "validation")  # what a model is tested on, the first that there is
+
 
 def read_held_out(
     data: str | os.PathLike[str],
