@@ -16,7 +16,8 @@ from click.testing import CliRunner, Result
 import kvideo
 from kvideo import measuring
 from kvideo.analysis import count_macs, count_parameters
-from kvideo.benchmarking import BenchmarkResult, PhaseResult, _measure, _what, benchmark_model
+from kvideo.benchmarking import BenchmarkResult, PhaseResult, _measure, benchmark_model
+from kvideo.choosing import ModelChoice, choose_model
 from kvideo.cli import cli
 from kvideo.cli.benchmark import _table
 from kvideo.clip_spec import ClipSpec
@@ -177,7 +178,7 @@ def test_the_machines_peak(precision: str, monkeypatch) -> None:
 
 def test_files(file: Path) -> None:
     for given in (file, file.parent):
-        assert _what(given, None, None, None) == {"file": str(file)}
+        assert choose_model(given, None, None, None, "it is") == ModelChoice(file=str(file))
     common = {"file": str(file), "batch_size": 2, "repeats": 1, "warmup": 0}
     found = measure(Request(phase=TRAINING, **common))  # of several labels a video
     assert found["input_shape"] == (4, 16, 16, 3) and len(found["seconds"]) == 1

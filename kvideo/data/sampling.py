@@ -295,14 +295,15 @@ def _scaled(
     scale = rng.uniform(math.sqrt(augmentation.min_area), augmentation.max_scale)
     size = _contain(picture, frame, scale)
     shown = min(size[0], frame[0]), min(size[1], frame[1])
-    cut, place = (
-        (int(rng.integers(0, room[0] + 1)), int(rng.integers(0, room[1] + 1)))
-        for room in (
-            (size[0] - shown[0], size[1] - shown[1]),
-            (frame[0] - shown[0], frame[1] - shown[1]),
-        )
+    place = (
+        int(rng.integers(0, frame[0] - shown[0] + 1)),
+        int(rng.integers(0, frame[1] - shown[1] + 1)),
     )
-    return Window(size, (*cut, *shown), place)
+    top = left = 0
+    if augmentation.max_scale > 1:
+        top = int(rng.integers(0, size[0] - shown[0] + 1))
+        left = int(rng.integers(0, size[1] - shown[1] + 1))
+    return Window(size, (top, left, *shown), place)
 
 
 def _resized_box(
