@@ -103,7 +103,7 @@ def test_activation_is_where_and_when_the_class_is(film: Path, tmp_path: Path) -
     scale = frames[0].shape[0] / HEIGHT
     corner = frames[2][int(18 * scale) : int(22 * scale), int(50 * scale) : int(54 * scale)]
     plain = frames[2][int(18 * scale) : int(22 * scale), int(20 * scale) : int(24 * scale)]
-    assert corner[..., 1].mean() > 60 > 20  # the colours of heat over pure red
+    assert corner[..., 1].mean() > 60  # the colours of heat over pure red
     assert abs(plain.mean() - 128) < 40
 
 

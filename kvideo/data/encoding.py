@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from types import TracebackType
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kvideo.errors import KVideoError, UsageError
-from kvideo.files import check_file_target, check_writable
+from kvideo.files import atomic_path, check_file_target, check_writable
 
 H264_ENCODERS = ("libx264", "libopenh264", "h264")
 
@@ -94,6 +94,46 @@ class FilmWriter:
                 self._container.mux(self._stream.encode())
         finally:
             self._container.close()
+
+
+# Changes a picture (H, W, 3) uint8 that is shown at some seconds, in place.
+Draw = Callable[[np.ndarray, float], None]
+
+
+def write_drawn_film(
+    path: str | os.PathLike[str],
+    video: str,
+    open_video: Callable[..., Any],
+    drawing: Callable[[tuple[int, int], float], Draw],
+    *,
+    shortest_side: int,
+) -> None:
+    """Writes a video anew, H.264 in MP4 without sound, with something drawn into its pictures.
+
+    Pictures pass one by one.
+
+    Args:
+        path: ends in `.mp4`.
+        video: the file.
+        open_video: a decoder.
+        drawing: from the pictures' (height, width) and the video's seconds to what is drawn.
+        shortest_side: pixels; smaller pictures are enlarged by a whole number.
+
+    Raises:
+        UsageError: another ending, or the video itself.
+        DecodeError: the video gives no frames.
+        KVideoError: it cannot be written.
+    """
+    check_film_target(path, video)
+    with open_video(video) as reader:
+        info = reader.info
+        scale = max(1, -(-shortest_side // min(info.height, info.width)))
+        size = info.height * scale, info.width * scale
+        draw = drawing(size, info.duration)
+        with atomic_path(path) as temporary, FilmWriter(temporary, info.frame_rate) as film:
+            for seconds, picture in reader.frames(size=size):
+                draw(picture, seconds)
+                film.add(picture, seconds)
 
 
 def check_film_target(path: str | os.PathLike[str], video: str) -> None:

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from kvideo.data.encoding import FilmWriter, check_film_target
+from kvideo.data.encoding import write_drawn_film
 from kvideo.detection.metrics import Floats
 from kvideo.detection.results import VideoActors, action_spans, extent
 from kvideo.detection.tubes import Tube
-from kvideo.files import atomic_path
 from kvideo.report.drawing import Colour, draw_box, draw_label, rgb
 from kvideo.report.plots import drawable
 from kvideo.report.timeline_plot import class_colours
@@ -90,16 +89,14 @@ def write_actors_video(
         DecodeError: the video gives no frames.
         KVideoError: it cannot be written.
     """
-    check_film_target(path, video.path)
     shown = [_Shown(video, tube, i, class_names, threshold, step) for i, tube in enumerate(tubes)]
-    with open_video(video.path) as reader:
-        info = reader.info
-        scale = max(1, -(-_SHORTEST_SIDE // min(info.height, info.width)))
-        size = info.height * scale, info.width * scale
-        with atomic_path(path) as temporary, FilmWriter(temporary, info.frame_rate) as film:
-            for seconds, frame in reader.frames(size=size):
-                _draw(frame, [s for s in shown if s.first <= seconds < s.last], seconds)
-                film.add(frame, seconds)
+
+    def draw(frame: np.ndarray, seconds: float) -> None:
+        _draw(frame, [s for s in shown if s.first <= seconds < s.last], seconds)
+
+    write_drawn_film(
+        path, video.path, open_video, lambda size, duration: draw, shortest_side=_SHORTEST_SIDE
+    )
 
 
 def _draw(frame: np.ndarray, shown: Sequence[_Shown], seconds: float) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kvideo.data.encoding import FilmWriter, check_film_target
-from kvideo.files import atomic_path
+from kvideo.data.encoding import Draw, write_drawn_film
 from kvideo.localization.results import FoundSegment
 from kvideo.report.drawing import Colour, draw_label, rgb
 from kvideo.report.plots import drawable
@@ -30,7 +29,6 @@ def write_labelled_video(
     class_names: Sequence[str],
     *,
     open_video: Callable[..., Any],
-    on_frame: Callable[[], None] | None = None,
 ) -> None:
     """Writes a video anew, H.264 in MP4 without sound, with labels and a bar of time.
 
@@ -43,34 +41,30 @@ def write_labelled_video(
         segments: what is to be shown.
         class_names: all classes, which give the colours.
         open_video: a decoder.
-        on_frame: is called after each frame.
 
     Raises:
         UsageError: another ending, or the video itself.
         DecodeError: the video gives no frames.
         KVideoError: it cannot be written.
     """
-    check_film_target(path, video)
     looks = {
         name: (drawable(name, index, limit=40), rgb(colour))
         for index, (name, colour) in enumerate(
             zip(class_names, class_colours(class_names), strict=True)
         )
     }
-    with open_video(video) as reader:
-        info = reader.info
-        scale = max(1, -(-_SHORTEST_SIDE // min(info.height, info.width)))
-        size = info.height * scale, info.width * scale
-        duration = max(info.duration, 1e-3)
+
+    def drawing(size: tuple[int, int], duration: float) -> Draw:
+        duration = max(duration, 1e-3)
         bar = _time_bar(segments, looks, duration, size)
-        with atomic_path(path) as temporary, FilmWriter(temporary, info.frame_rate) as film:
-            for seconds, frame in reader.frames(size=size):
-                shown = [s for s in segments if s.start <= seconds < s.end]
-                _draw(frame, shown, looks)
-                _draw_bar(frame, bar, seconds / duration)
-                film.add(frame, seconds)
-                if on_frame is not None:
-                    on_frame()
+
+        def draw(frame: np.ndarray, seconds: float) -> None:
+            _draw(frame, [s for s in segments if s.start <= seconds < s.end], looks)
+            _draw_bar(frame, bar, seconds / duration)
+
+        return draw
+
+    write_drawn_film(path, video, open_video, drawing, shortest_side=_SHORTEST_SIDE)
 
 
 def _draw(frame: np.ndarray, shown: Sequence[FoundSegment], looks: Looks) -> None:

@@ -17,11 +17,10 @@ import numpy as np
 import tensorflow as tf
 
 from kvideo.data.clip_reader import ClipReader
-from kvideo.data.encoding import FilmWriter, check_film_target
+from kvideo.data.encoding import Draw, write_drawn_film
 from kvideo.data.records import VideoRecord
 from kvideo.data.sampling import Window, clip_times
 from kvideo.errors import UsageError
-from kvideo.files import atomic_path
 from kvideo.graphs import layer_output
 from kvideo.report.drawing import draw_label
 from kvideo.report.plots import drawable
@@ -174,20 +173,19 @@ def write_activation_video(
         DecodeError: the video gives no frames.
         KVideoError: it cannot be written.
     """
-    check_film_target(target, activation.path)
-    with open_video(activation.path) as reader:
-        info = reader.info
-        scale = max(1, -(-_SHORTEST_SIDE // min(info.height, info.width)))
-        size = info.height * scale, info.width * scale
-        with atomic_path(target) as temporary, FilmWriter(temporary, info.frame_rate) as film:
-            for seconds, frame in reader.frames(size=size):
-                heat, probability = activation.at(seconds)
-                _paint(frame, over_picture(heat, activation.window, activation.size, size))
-                text = f"{drawable(activation.label, limit=40)}  {probability:.0%}"
-                margin = max(2, size[0] // 60)
-                letters = max(11, round(size[0] * _TEXT))
-                draw_label(frame, text, (margin, margin), letters, _COLOUR)
-                film.add(frame, seconds)
+
+    def drawing(size: tuple[int, int], duration: float) -> Draw:
+        margin, letters = max(2, size[0] // 60), max(11, round(size[0] * _TEXT))
+
+        def draw(frame: np.ndarray, seconds: float) -> None:
+            heat, probability = activation.at(seconds)
+            _paint(frame, over_picture(heat, activation.window, activation.size, size))
+            text = f"{drawable(activation.label, limit=40)}  {probability:.0%}"
+            draw_label(frame, text, (margin, margin), letters, _COLOUR)
+
+        return draw
+
+    write_drawn_film(target, activation.path, open_video, drawing, shortest_side=_SHORTEST_SIDE)
 
 
 def _paint(frame: np.ndarray, heat: np.ndarray) -> None:
