@@ -1,0 +1,92 @@
+"""Writes the reference of every public name into `api.md`.
+
+`<!-- api -->` becomes a section for each public module, with the docstring of each name in its
+`__all__`, or a link where another page has it. So no public name can be forgotten.
+"""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+from kvideo import registry
+
+MODULES = (
+    "kvideo",
+    "kvideo.data",
+    "kvideo.training",
+    "kvideo.scores",
+    "kvideo.report",
+    "kvideo.features",
+    "kvideo.score_fusion",
+    "kvideo.segmentation",
+    "kvideo.localization",
+    "kvideo.detection",
+    "kvideo.flow",
+    "kvideo.analysis",
+    "kvideo.visualization",
+    "kvideo.exporting",
+    "kvideo.layers",
+)
+MARK = "<!-- api -->"
+_DIRECTIVE = re.compile(r"^::: ([\w.]+)$", re.M)
+
+
+def public_names():
+    """Pairs of a heading and the public names below it, as dotted paths."""
+    found = []
+    for module in MODULES:
+        names = importlib.import_module(module).__all__
+        objects = {name: getattr(importlib.import_module(module), name) for name in names}
+        kept = [n for n, o in objects.items() if not inspect.ismodule(o) and not n.startswith("__")]
+        found.append((module, [f"{module}.{name}" for name in kept]))
+    builders = [e.value for e in registry.entries(registry.MODELS).values() if e.builtin]
+    heads = ["kvideo.models.actor_detector:actor_detector", "kvideo.models.tal_net:tal_net"]
+    models = [value.replace(":", ".") for value in [*builders, *heads]]
+    return [*found, ("kvideo.models", models)]
+
+
+def documented_elsewhere():
+    """The objects whose docstrings other pages show, by where they are defined."""
+    found = {}
+    for page in sorted(Path(__file__).parent.rglob("*.md")):
+        for path in _DIRECTIVE.findall(page.read_text(encoding="utf-8")):
+            found.setdefault(_definition(path), path)
+    return found
+
+
+def on_page_markdown(markdown, page, **_):
+    """The hook that mkdocs calls for each page."""
+    if MARK not in markdown:
+        return markdown
+    elsewhere, shown, parts = documented_elsewhere(), {}, []
+    for heading, paths in public_names():
+        parts.append(f"## {heading}")
+        links = []
+        for path in paths:
+            place = _definition(path)
+            if place in elsewhere or place in shown:
+                links.append(f"[`{path}`][{elsewhere.get(place) or shown[place]}]")
+            else:
+                shown[place] = path
+        if links:
+            parts.append("Elsewhere: " + ", ".join(links) + ".")
+        parts += [f"::: {path}" for path in paths if shown.get(_definition(path)) == path]
+    return markdown.replace(MARK, "\n\n".join(parts))
+
+
+def _definition(path):
+    """Module and name of what a dotted path leads to; the path itself for plain values."""
+    parts = path.split(".")
+    for count in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:count]))
+        except ModuleNotFoundError:
+            continue
+        if count < len(parts) and inspect.ismodule(getattr(found, parts[count], None)):
+            continue
+        for name in parts[count:]:
+            found = getattr(found, name)
+        module, name = getattr(found, "__module__", ""), getattr(found, "__qualname__", "")
+        return f"{module}.{name}" if module.startswith("kvideo") and name else path
+    raise ValueError(f"there is nothing called {path}")
