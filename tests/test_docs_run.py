@@ -43,6 +43,8 @@ SMALL = {
     "visualize maximize": "--steps 2",
 }
 
+LARGE_BACKBONE = "efficientnet_lite0"  # tens of seconds; other tests train it
+
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory) -> Path:
@@ -77,8 +79,23 @@ def smaller(arguments: list[str], options: str) -> list[str]:
     added = shlex.split(f"{SMALL.get(name, '')} {options}")
     models = [b for a, b in zip(arguments, arguments[1:], strict=False) if a in ("-m", "--model")]
     if name in ("fit", "detect fit") and re.fullmatch(_WIDE, models[0] if models else ""):
-        added += ["--set", "stem_filters=8"]
-    return [*arguments, *added]
+        added += ["--set", f"stem_filters={8 if 'slowfast' in models[0] else 4}"]
+    return [*_with_small_backbone(arguments), *added]
+
+
+def _with_small_backbone(arguments: list[str]) -> list[str]:
+    """Without the options that name EfficientNet: the default backbone is a small one."""
+    if f"backbone={LARGE_BACKBONE}" not in arguments:
+        return arguments
+    kept, pairs = [], iter(arguments)
+    for word in pairs:
+        option = word in ("--set", "-w", "--weights")
+        value = next(pairs) if option else ""
+        if option and value not in (f"backbone={LARGE_BACKBONE}", "imagenet"):
+            kept += [word, value]
+        elif not option:
+            kept.append(word)
+    return kept
 
 
 def run(command: Command, options: str) -> None:
