@@ -1,5 +1,6 @@
 """What tensorflow-io decodes: PyAV's pictures at PyAV's times."""
 
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -86,6 +87,20 @@ def test_pixels_that_are_not_square(tmp_path: Path) -> None:
         times = [0.0, 0.5, 1.0]
         assert difference(mine.read(times), others.read(times)).mean() < DRAWN
         assert mine._source._suits()
+
+
+def test_pictures_that_are_turned_for_display(tmp_path: Path) -> None:
+    path = write(tmp_path / "turned.mp4")
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 44  # ISO/IEC 14496-12, 8.3.2
+    one = 1 << 16
+    quarter = struct.pack(">9i", 0, one, 0, -one, 0, 0, 96 * one, 0, 1 << 30)
+    data[matrix : matrix + len(quarter)] = quarter
+    path.write_bytes(data)
+    with open_video(path) as reader:
+        assert reader.info.rotation == 90 and (reader.info.height, reader.info.width) == (96, 64)
+        assert number_in(np.rot90(reader.read([0.4])[0])) == 10
+    compare(path, resized=DRAWN)
 
 
 def test_several_requests_in_one_pass(tmp_path: Path) -> None:
