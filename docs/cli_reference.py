@@ -36,7 +36,7 @@ def _reference(name):
 def _command(command, name, parent):
     context = click.Context(command, info_name=name, parent=parent)
     usage = " ".join(command.collect_usage_pieces(context))
-    lines = [f"```\nkvideo {name} {usage}\n```", "", inspect.cleandoc(command.help), ""]
+    lines = [f"```text\nkvideo {name} {usage}\n```", "", inspect.cleandoc(command.help), ""]
     lines += ["| option | meaning |", "| --- | --- |"]
     for parameter in command.get_params(context):
         if isinstance(parameter, click.Option) and not parameter.hidden:

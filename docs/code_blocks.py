@@ -90,7 +90,9 @@ def blocks(page):
         found.append(_block(match, line))
     if page.count("\n```") + page.startswith("```") != 2 * len(found):
         raise ValueError("a line of three backquotes belongs to no block")
-    if len(_MARK.findall(page)) != sum(len(_MARK.findall(m["marks"])) for m in _BLOCK.finditer(page)):
+    if len(_MARK.findall(page)) != sum(
+        len(_MARK.findall(m["marks"])) for m in _BLOCK.finditer(page)
+    ):
         raise ValueError("a mark for tests does not stand directly before a block")
     return found
 
@@ -116,7 +118,9 @@ def on_page_markdown(markdown, page, **_):
     if not code:
         return markdown
     left = sum(bool(block.needs) for block in code)
-    sentence = f"Code blocks on this page: {len(code)}; run in tests, at small sizes: {len(code) - left}."
+    sentence = (
+        f"Code blocks on this page: {len(code)}; run in tests, at small sizes: {len(code) - left}."
+    )
     if left:
         sentence += f" Only parsed there, for what they need: {left}."
     return f"{markdown}\n\n---\n\n<small>{sentence}</small>\n"

@@ -74,22 +74,27 @@ def make_workspace(top: Path) -> None:
         size=(32, 32), model_options={"widths": (4, 6)}, batch_size=4, precision="float32",
         tensorboard="none", verbose=False,
     )  # fmt: skip
-    for name in ("clips", "other-run", "big"):
+    for name in ("clips", "other-run", "spatial", "temporal", "run-1", "run-2", "run-3"):
         shutil.copytree(top / "run", top / name)
 
 
 def _write_lists(top: Path) -> None:
     files = sorted((top / "videos").rglob("*.mp4"))
     rows = [(str(path.relative_to(top / "videos")), path.parent.name) for path in files]
-    for name in ("train.csv", "val.csv", "test.csv", "list.csv", "clips.csv", "videos.csv", "kinetics.csv"):
-        with open(top / name, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("path", "label"), *rows])
-    with open(top / "segments.csv", "w", newline="", encoding="utf-8") as file:
-        parts = [(path, start, start + 1, label) for path, label in rows for start in (0, 1)]
-        csv.writer(file).writerows([("video", "start", "end", "label"), *parts])
-    with open(top / "new_segments.csv", "w", newline="", encoding="utf-8") as file:
-        lines = [("new.mp4", 0, 1, "diving"), ("new.mp4", 1, 2, "sailing")]
-        csv.writer(file).writerows([("video", "start", "end", "label"), *lines])
+    for name in ("train.csv", "val.csv", "test.csv", "list.csv", "clips.csv"):
+        _write_table(top / name, [("path", "label"), *rows])
+    for name in ("kinetics.csv", "videos.csv"):
+        _write_table(top / name, [("path", "label"), *((f"videos/{p}", c) for p, c in rows)])
+    head = ("video", "start", "end", "label")
+    parts = [(path, start, start + 1, label) for path, label in rows for start in (0, 1)]
+    _write_table(top / "segments.csv", [head, *parts])
+    lines = [("new.mp4", 0, 1, "diving"), ("new.mp4", 1, 2, "sailing")]
+    _write_table(top / "new_segments.csv", [head, *lines])
+
+
+def _write_table(path: Path, rows: list[tuple]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
 
 
 def _write_benchmarks(top: Path) -> None:
@@ -139,3 +144,4 @@ def add_checkpoints(top: Path, oracles: Path) -> None:
     for name, source in CHECKPOINTS.items():
         shutil.copy(oracles / source, top / name)
         os.chmod(top / name, 0o644)
+    (top / "names.txt").write_text("\n".join(f"action {n}" for n in range(7)), encoding="utf-8")
