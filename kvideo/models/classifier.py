@@ -13,6 +13,7 @@ import numbers
 import os
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from kvideo.layers.dropout import Dropout
 from kvideo.layers.flow import FlowNormalization
 from kvideo.layers.pixels import PixelNormalization
 from kvideo.models.pretrained import fit_to_weights
+from kvideo.saving import extracted_weights
 from kvideo.weights.checkpoints import FORMS, checkpoint_kind
 from kvideo.weights.families import Family
 from kvideo.weights.loading import LoadReport, load_checkpoint
@@ -207,11 +209,13 @@ def _load_weights(model: keras.Model, path: str) -> None:
     with warnings.catch_warnings(record=True) as skipped:  # Keras only warns of some misfits
         warnings.simplefilter("always")
         try:
-            model.load_weights(path)
-        except (ValueError, KeyError, OSError) as cause:
+            with extracted_weights(path) as weights:
+                model.load_weights(weights)
+        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as cause:
             if not (classes := _other_classes(str(cause))):
                 raise _misfit(model, path, str(cause)) from cause
-            model.load_weights(path, skip_mismatch=True)
+            with extracted_weights(path) as weights:
+                model.load_weights(weights, skip_mismatch=True)
             LoadReport(path, "Keras", 0, classes, fresh_head=True).announce()
             return
     if skipped:
