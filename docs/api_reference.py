@@ -77,16 +77,19 @@ def on_page_markdown(markdown, page, **_):
 
 def _definition(path):
     """Module and name of what a dotted path leads to; the path itself for plain values."""
-    parts = path.split(".")
-    for count in range(len(parts), 0, -1):
-        try:
-            found = importlib.import_module(".".join(parts[:count]))
-        except ModuleNotFoundError:
-            continue
-        if count < len(parts) and inspect.ismodule(getattr(found, parts[count], None)):
-            continue
-        for name in parts[count:]:
+    found = _found(path)
+    module, name = getattr(found, "__module__", ""), getattr(found, "__qualname__", "")
+    return f"{module}.{name}" if module.startswith("kvideo") and name else path
+
+
+def _found(path):
+    """What a dotted path leads to; a function goes before a module of its name."""
+    package, *names = path.split(".")
+    try:
+        found = importlib.import_module(package)
+        for name in names:
             found = getattr(found, name)
-        module, name = getattr(found, "__module__", ""), getattr(found, "__qualname__", "")
-        return f"{module}.{name}" if module.startswith("kvideo") and name else path
-    raise ValueError(f"there is nothing called {path}")
+    except AttributeError:
+        module, _, name = path.rpartition(".")
+        found = getattr(importlib.import_module(module), name)
+    return found

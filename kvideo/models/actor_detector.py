@@ -67,7 +67,7 @@ def actor_detector(
 
         - `actorness` (B, H', W'): logits of the cells (with `person_head`).
         - `sides` (B, H', W', 4): from the cell's middle to left, top, right and bottom, as
-          fractions of width and height (with `person_head`).
+            fractions of width and height (with `person_head`).
         - `logits` (B, N, C).
 
     Raises:

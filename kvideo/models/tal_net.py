@@ -60,9 +60,9 @@ def tal_net(
         reaches from t to t + 1), that gives a dictionary:
 
         - `objectness` (B, T, A): logits of the anchors, anchor a of step t having its middle at
-          t + 1/2 and the length `scales[a]`.
+            t + 1/2 and the length `scales[a]`.
         - `anchor_offsets` (B, T, A, 2): shift of the middle in lengths of the anchor, and logarithm
-          of the new length over the old one.
+            of the new length over the old one.
         - `logits` (B, N, 1 + C): background first.
         - `segment_offsets` (B, N, C, 2): the same for the segments, of each class.
 
