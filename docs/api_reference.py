@@ -5,6 +5,7 @@
 """
 
 import importlib
+import importlib.util
 import inspect
 import re
 from pathlib import Path
@@ -61,17 +62,17 @@ def on_page_markdown(markdown, page, **_):
         return markdown
     elsewhere, shown, parts = documented_elsewhere(), {}, []
     for heading, paths in public_names():
-        parts.append(f"## {heading}")
-        links = []
+        links, described = [], []
         for path in paths:
             place = _definition(path)
             if place in elsewhere or place in shown:
                 links.append(f"[`{path}`][{elsewhere.get(place) or shown[place]}]")
             else:
-                shown[place] = path
+                shown[place] = place if importlib.util.find_spec(path) else path
+                described.append(f"::: {shown[place]}")
         if links:
-            parts.append("Elsewhere: " + ", ".join(links) + ".")
-        parts += [f"::: {path}" for path in paths if shown.get(_definition(path)) == path]
+            described.insert(0, "Elsewhere: " + ", ".join(links) + ".")
+        parts += [f"## {heading}", *described]
     return markdown.replace(MARK, "\n\n".join(parts))
 
 

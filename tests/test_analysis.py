@@ -6,6 +6,7 @@ import pytest
 
 from kvideo.analysis import count_macs, count_parameters, layer_costs
 from kvideo.errors import UsageError
+from kvideo.layers import NonLocalBlock3D
 
 
 def sequential(*layers, shape=(8, 8, 4)):
@@ -40,6 +41,12 @@ def test_running_statistics_are_no_parameters():
     assert count_parameters(model) == 4 * 9 * 6 + 6 + 2 * 6
     model.trainable = False
     assert count_parameters(model) == 4 * 9 * 6 + 6 + 2 * 6
+
+
+def test_running_statistics_of_a_layer_inside_of_another():
+    model = sequential(NonLocalBlock3D(), shape=(4, 8, 8, 6))
+    assert sum(cost.parameters for cost in layer_costs(model)) == count_parameters(model)
+    assert count_parameters(model) == model.count_params() - 2 * 6  # mean and variance
 
 
 def test_nested_and_shared_layers():

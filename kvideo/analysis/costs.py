@@ -39,10 +39,7 @@ def count_parameters(model: keras.Model) -> int:
 
     `model.count_params()` counts those as well. Frozen weights count here.
     """
-    counted = {id(variable) for variable in model.weights}
-    for layer in model._flatten_layers():
-        counted -= {id(variable) for variable in _statistics(layer)}
-    return sum(math.prod(v.shape) for v in model.weights if id(v) in counted)
+    return _count(model)
 
 
 def count_macs(model: keras.Model, input_shape: Sequence[int] | None = None) -> int:
@@ -106,7 +103,13 @@ def cost_of(
 
 def count_layer_parameters(layer: keras.Layer) -> int:
     """The parameters of one layer, as `count_parameters` counts."""
-    statistics = {id(variable) for variable in _statistics(layer)}
+    return _count(layer)
+
+
+def _count(layer: keras.Layer) -> int:
+    """All weights of a layer or model but the running statistics, those of layers inside too."""
+    inside = layer._flatten_layers()
+    statistics = {id(variable) for each in inside for variable in _statistics(each)}
     return sum(math.prod(v.shape) for v in layer.weights if id(v) not in statistics)
 
 
