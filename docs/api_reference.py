@@ -5,9 +5,9 @@
 """
 
 import importlib
-import importlib.util
 import inspect
 import re
+import sys
 from pathlib import Path
 
 from kvideo import registry
@@ -65,13 +65,14 @@ def on_page_markdown(markdown, page, **_):
         links, described = [], []
         for path in paths:
             place = _definition(path)
-            if place in elsewhere or place in shown:
-                links.append(f"[`{path}`][{elsewhere.get(place) or shown[place]}]")
-            else:
-                shown[place] = place if importlib.util.find_spec(path) else path
-                described.append(f"::: {shown[place]}")
+            known = elsewhere.get(place) or shown.get(place)
+            if known is None:  # a module of that name would be taken for what is meant
+                known = shown[place] = place if path in sys.modules else path
+                described.append(f"::: {known}")
+            if known != path or path not in shown.values():
+                links.append(f"[`{path}`][{known}]")
         if links:
-            described.insert(0, "Elsewhere: " + ", ".join(links) + ".")
+            described.insert(0, "See " + ", ".join(links) + ".")
         parts += [f"## {heading}", *described]
     return markdown.replace(MARK, "\n\n".join(parts))
 

@@ -14,7 +14,7 @@ import dataclasses
 import re
 
 _BLOCK = re.compile(
-    r"^(?P<marks>(?:<!-- ci: .*? -->\n)*)(?P<fence>```(?P<kind>\w*)\n(?P<text>.*?)^```)$",
+    r"^(?P<marks>(?:<!-- \w+: [^\n]* -->\n)*)(?P<fence>```(?P<kind>\w*)\n(?P<text>.*?)^```)$",
     re.M | re.S,
 )
 _MARK = re.compile(r"<!-- ci: (.*?) -->")
