@@ -34,7 +34,10 @@ _PUBLIC = {
     "stream": "kvideo.streaming",
     "summary": "kvideo.summarizing",
 }
-_SUBMODULES = ("data", "detection", "layers", "localization", "models", "recipes", "training")
+_SUBMODULES = (
+    "analysis", "data", "detection", "flow", "layers", "localization", "models", "recipes",
+    "training", "visualization",
+)  # fmt: skip
 
 __all__ = sorted([*_PUBLIC, *_SUBMODULES, "__version__"])
 

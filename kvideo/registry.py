@@ -53,7 +53,7 @@ class Entry:
             raise PluginLoadError(
                 f'the entry point "{self.name} = {self.value}" of the distribution '
                 f"{self.distribution} {self.version} could not be loaded: "
-                f"{type(cause).__name__}: {cause}{self._remedy(cause)}"
+                f"{type(cause).__name__}: {' '.join(str(cause).split())}{self._remedy(cause)}"
             ) from cause
 
     def _remedy(self, cause: Exception) -> str:

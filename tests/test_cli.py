@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from conftest import drifting, write_video
 
 import kvideo
+import kvideo.cli as cli_module
 from kvideo.cli import COMMANDS, cli
 
 # A model that trains in a second.
@@ -84,6 +85,17 @@ def test_every_option_says_what_it_does(name: str) -> None:
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, f"kvideo {name} {parameter.opts}"
+
+
+def test_warnings_of_ours_are_a_sentence_and_others_as_python_has_them(capsys) -> None:
+    passed = []
+    show = cli_module._shown_warning(lambda *arguments: passed.append(arguments))
+    show(UserWarning("it is so."), UserWarning, cli_module.__file__, 1)
+    show(UserWarning("too."), UserWarning, "/somewhere/kvideo_plugin/reader.py", 1)
+    show(UserWarning("else."), UserWarning, "/kvideo/venv/keras/layer.py", 1)
+    show(DeprecationWarning("old."), DeprecationWarning, cli_module.__file__, 1)
+    assert capsys.readouterr().err == "Warning: it is so.\nWarning: too.\n"
+    assert len(passed) == 2
 
 
 def test_version() -> None:

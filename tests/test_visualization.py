@@ -31,6 +31,7 @@ from kvideo.visualization import (
     write_activation_video,
 )
 from kvideo.visualization.attention import attention_picture
+from kvideo.visualization.embedding import Placed, map_html
 from kvideo.visualization.heat import over_picture
 from kvideo.visualization.shift_plot import shift_png
 
@@ -105,6 +106,30 @@ def test_activation_is_where_and_when_the_class_is(film: Path, tmp_path: Path) -
     plain = frames[2][int(18 * scale) : int(22 * scale), int(20 * scale) : int(24 * scale)]
     assert corner[..., 1].mean() > 60  # the colours of heat over pure red
     assert abs(plain.mean() - 128) < 40
+
+
+def test_large_pictures_are_shrunk_and_what_is_not_seen_is_dark(model_file, tmp_path) -> None:
+    frames = np.full((8, 402, 1204, 3), 128, np.uint8)
+    frames[:, :200, :200] = (230, 20, 20)
+    write_video(tmp_path / "wide.mp4", frames, RATE)
+    cropped = ClipSpec(4, 10.0, (32, 32), framing="crop")  # sees a third of the picture's middle
+    found = class_activation(
+        colour_model(), str(tmp_path / "wide.mp4"), clip_reader(cropped), NAMES, label=1
+    )
+    write_activation_video(tmp_path / "cam.mp4", found, kvideo.data.decode.open_video)
+    with kvideo.data.decode.open_video(tmp_path / "cam.mp4") as reader:
+        assert (reader.info.height, reader.info.width) == (214, 640)
+        (picture,) = reader.read([0.2])
+    assert abs(picture[150, 20].mean() - 0.45 * 128) < 8
+    assert picture[150, 320].mean() > 80
+
+
+def test_a_class_in_a_script_without_letters_here_has_its_number(film, tmp_path) -> None:
+    names = ("blue", "走る <b>")
+    found = class_activation(colour_model(), str(film), clip_reader(SPEC), names, label=1)
+    assert found.label == names[1] and found.number == 1
+    page = map_html([Placed("a.mp4", 1, 0.5, 0.5, None)], names, title="t", note="n")
+    assert "走る &lt;b&gt; <span>1</span>" in page and "class 1" not in page
 
 
 def test_what_a_crop_does_not_show_is_unknown() -> None:
@@ -272,6 +297,27 @@ def test_commands(film: Path, model_file: Path, tmp_path: Path) -> None:
     assert code == 0 and "unmoved" in said, errors
 
 
+def test_a_model_without_maps_is_told_so(film, tmp_path, monkeypatch) -> None:
+    clip = keras.Input((4, 32, 32, 3), name="clip")
+    x = keras.layers.Flatten(name="features")(clip)
+    x = keras.layers.Dense(2, name="logits")(x)
+    model = keras.Model(clip, keras.layers.Softmax(name="predictions")(x), name="flat")
+    save_model(model, tmp_path / "flat.keras", ModelInfo(SPEC, NAMES))
+    monkeypatch.chdir(tmp_path)
+    for command in (["cam", "flat.keras", film], ["filters", "flat.keras"]):
+        code, _, errors = invoke(*command)
+        assert code != 0 and "convolution" in errors and "Did you mean" not in errors
+
+
+def test_maximize_takes_a_files_name_for_its_stem(model_file, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = invoke(
+        "maximize", model_file, "--class", "red", "--steps", 1, "-o", "red.mp4"
+    )
+    assert code == 0, errors
+    assert {path.name for path in tmp_path.iterdir()} == {"red.mp4", "red.png"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -282,6 +328,7 @@ def test_commands(film: Path, model_file: Path, tmp_path: Path) -> None:
         (["cam", "{model}", "{film}", "-o", "{film}"], "is the video itself"),
         (["cam", "{model}", "nothing.mp4"], "nothing.mp4"),
         (["maximize", "{model}"], "--class NAME or --unit"),
+        (["maximize", "{model}", "--class", "red", "--unit", "colours:1"], "not both"),
         (["maximize", "{model}", "--unit", "colours"], "LAYER:NUMBER"),
         (["maximize", "{model}", "--unit", "colours:9"], "units 0 to 1"),
         (["maximize", "{model}", "--class", "red", "--steps", "0"], "steps must be at least 1"),

@@ -178,6 +178,9 @@ class ModelSummary:
         ]
         return "\n".join([*lines, "", *self.totals]) + "\n"
 
+    def __str__(self) -> str:
+        return self.to_text()
+
     def to_text(self, all_layers: bool = False) -> str:
         """A table for a terminal, and the totals below."""
         heads, rows = self._table(all_layers)

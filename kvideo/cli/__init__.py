@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
+import warnings
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -38,6 +41,8 @@ COMMANDS = {
     "serve-data": "Read shards for training runs on other machines.",
 }
 
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # Options that take less memory with smaller values.
 _OF_MEMORY = ("--size", "--frames", "--clips", "--batch-size", "--batch", "--workers")
@@ -148,9 +153,22 @@ def main() -> None:
         _main(terminable)
 
 
+def _shown_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
+    """Shows a warning of kvideo or a plugin of it as a sentence, and others as before."""
+
+    def show(message: Any, category: Any, filename: str, *rest: Any, **more: Any) -> None:
+        folder = os.path.dirname(os.path.abspath(filename))
+        ours = folder.startswith(_PACKAGE) or os.path.basename(folder).startswith("kvideo_")
+        if issubclass(category, UserWarning) and ours:
+            click.echo(f"Warning: {message}", err=True)
+        else:
+            otherwise(message, category, filename, *rest, **more)
+
+    return show
+
+
 def _main(terminable: _Terminable) -> None:
     import io
-    import os
 
     # TensorFlow's own messages would stand between a user and ours.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -158,6 +176,7 @@ def _main(terminable: _Terminable) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")
+    warnings.showwarning = _shown_warning(warnings.showwarning)
     try:
         status = cli.main(prog_name="kvideo", standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)

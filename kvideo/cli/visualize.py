@@ -160,8 +160,10 @@ def maximize(
     from kvideo.errors import UsageError
     from kvideo.files import check_file_target, write_bytes_atomic
 
-    if (class_name is None) == (unit is None):
+    if class_name is None and unit is None:
         raise click.UsageError("say --class NAME or --unit LAYER:NUMBER.")
+    if class_name is not None and unit is not None:
+        raise click.UsageError("say either --class or --unit, not both.")
     network, info = _load(model, "clips are sought for")
     from kvideo.progress import Progress
     from kvideo.visualization.maximize import LOGITS, MaximizeSettings
@@ -176,6 +178,8 @@ def maximize(
             raise UsageError(f"a unit is LAYER:NUMBER, such as conv1:3, not {unit}.")
         number, name = int(digits), f"{layer}-{digits}"
     stem = out or name.replace("/", "-")
+    if stem.lower().endswith((".mp4", ".png")):
+        stem = stem[:-4]
     check_file_target(f"{stem}.png")
     given = {key: value for key, value in settings.items() if value is not None}
     how = MaximizeSettings(**given)
@@ -307,6 +311,8 @@ def embed(
         decoder=decoder,
     )
     write_text_atomic(Path(out), page)
+    for failed in found.failures:
+        click.echo(f"Error: {failed.path}: {failed.error}", err=True)
     click.echo(f"Wrote {out}", err=True)
 
 

@@ -107,6 +107,7 @@ def write_drawn_film(
     drawing: Callable[[tuple[int, int], float], Draw],
     *,
     shortest_side: int,
+    longest_side: int | None = None,
 ) -> None:
     """Writes a video anew, H.264 in MP4 without sound, with something drawn into its pictures.
 
@@ -118,6 +119,7 @@ def write_drawn_film(
         open_video: a decoder.
         drawing: from the pictures' (height, width) and the video's seconds to what is drawn.
         shortest_side: pixels; smaller pictures are enlarged by a whole number.
+        longest_side: pixels; larger pictures are shrunk.
 
     Raises:
         UsageError: another ending, or the video itself.
@@ -129,6 +131,8 @@ def write_drawn_film(
         info = reader.info
         scale = max(1, -(-shortest_side // min(info.height, info.width)))
         size = info.height * scale, info.width * scale
+        if longest_side is not None and (share := longest_side / max(size)) < 1:
+            size = max(2, round(size[0] * share)), max(2, round(size[1] * share))
         draw = drawing(size, info.duration)
         with atomic_path(path) as temporary, FilmWriter(temporary, info.frame_rate) as film:
             for seconds, picture in reader.frames(size=size):

@@ -35,8 +35,8 @@ def new_plugin(name: str, folder: str | os.PathLike[str] | None = None) -> Path:
     bare = name.removeprefix(_PREFIX)
     if not _NAME.fullmatch(bare) or keyword.iskeyword(bare):
         raise UsageError(
-            "a plugin's name is of small letters, digits and hyphens, such as my-net, not "
-            f"{name!r}."
+            "a plugin's name is of small letters, digits and hyphens, begins with a letter, and is "
+            f"no word of Python's own, such as my-net; not {name!r}."
         )
     model = bare.replace("-", "_")
     if (known := entries(MODELS).get(model)) is not None and known.builtin:

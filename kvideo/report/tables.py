@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kvideo.metrics import calibration
-from kvideo.report.plots import confusion_png, resolution
+from kvideo.report.plots import confusion_png, drawable, resolution
 from kvideo.results import ClassResult, EvaluationResult
 from kvideo.text import cut, plural, printable
 
@@ -52,9 +52,19 @@ def confusion_section(result: EvaluationResult) -> str:
         '<input type="checkbox" id="zoom" class="zoom" aria-label="Show the matrix in full size">'
         f'<div class="matrix"><label for="zoom"><img src="{data_url("png", png)}" width="{wide}" '
         f'height="{high}" alt="{escape(alt)}"></label></div>\n'
+        + _undrawn(result.class_names)
         + _pairs(result, pairs)
         + "\n</section>"
     )
+
+
+def _undrawn(names: Sequence[str]) -> str:
+    """Which names stand as numbers in a picture, because its font lacks their letters."""
+    lacking = [i for i, name in enumerate(names) if drawable(name, i) == f"class {i}" != name]
+    if not lacking:
+        return ""
+    listed = ", ".join(f"class {i} is {escape(names[i])}" for i in lacking)
+    return f'<p class="soft">In the picture {listed}.</p>\n'
 
 
 def _pairs(result: EvaluationResult, pairs: Sequence[tuple[int, int, int]]) -> str:

@@ -24,13 +24,15 @@ from kvideo.errors import UsageError
 from kvideo.graphs import layer_output
 from kvideo.report.drawing import draw_label
 from kvideo.report.plots import drawable
-from kvideo.visualization.heat import heat_colours, over_picture
+from kvideo.visualization.heat import heat_picture, over_picture
 
 FEATURE_MAP, LOGITS = "feature_map", "logits"
 _BATCH = 4  # clips at once
 _SHORTEST_SIDE = 240  # pixels; smaller pictures are enlarged, or nothing would be readable
+_LONGEST_SIDE = 640  # larger ones are shrunk: a film of HD would take minutes
 _TEXT = 0.05  # of the picture's height
 _STRONGEST = 0.6  # of the colours, over the picture
+_DARK = 0.55  # of the brightness is taken where the model sees nothing
 _COLOUR = (230, 80, 50)
 
 
@@ -41,6 +43,7 @@ class Activation:
     Attributes:
         path: the video.
         label: the class's name.
+        number: of the class.
         times: (N, T) seconds of the frames of N clips, one after the other.
         maps: (N, T', H', W') from 0 to 1, the largest value of the video; a map's places cover the
             clip's frames and pixels evenly.
@@ -52,6 +55,7 @@ class Activation:
 
     path: str
     label: str
+    number: int
     times: np.ndarray
     maps: np.ndarray
     probabilities: np.ndarray
@@ -145,6 +149,7 @@ def class_activation(
     return Activation(
         path,
         class_names[label],
+        label,
         clip_times(starts, last, reader.spec),
         joined / max(float(joined.max()), 1e-12),
         np.concatenate(probabilities),
@@ -161,7 +166,8 @@ def write_activation_video(
 ) -> None:
     """The video with the class's activation over it, H.264 in MP4 without sound.
 
-    What the model is not shown (outside of its crop) is darker. Frames pass one by one.
+    What the model is not shown (outside of its crop) is darker. Pictures of more than 640 pixels
+    are shrunk to that. Frames pass one by one.
 
     Args:
         target: ends in `.mp4`.
@@ -180,21 +186,26 @@ def write_activation_video(
         def draw(frame: np.ndarray, seconds: float) -> None:
             heat, probability = activation.at(seconds)
             _paint(frame, over_picture(heat, activation.window, activation.size, size))
-            text = f"{drawable(activation.label, limit=40)}  {probability:.0%}"
+            text = f"{drawable(activation.label, activation.number, limit=40)}  {probability:.0%}"
             draw_label(frame, text, (margin, margin), letters, _COLOUR)
 
         return draw
 
-    write_drawn_film(target, activation.path, open_video, drawing, shortest_side=_SHORTEST_SIDE)
+    write_drawn_film(
+        target, activation.path, open_video, drawing,
+        shortest_side=_SHORTEST_SIDE, longest_side=_LONGEST_SIDE,
+    )  # fmt: skip
 
 
 def _paint(frame: np.ndarray, heat: np.ndarray) -> None:
     """Lays heat (H, W), NaN where nothing is known, over a picture, in place."""
+    import cv2
+
     unseen = np.isnan(heat)
-    shown = np.where(unseen, 0.0, heat)[..., None].astype(np.float32)
-    mixed = frame * (1 - _STRONGEST * shown) + heat_colours(shown[..., 0]) * _STRONGEST * shown
-    mixed[unseen] = frame[unseen] * 0.45
-    frame[:] = np.clip(mixed, 0, 255).astype(np.uint8)
+    shown = np.where(unseen, 0.0, heat).astype(np.float32)
+    colours, weight = heat_picture(shown), _STRONGEST * shown
+    colours[unseen], weight[unseen] = 0, _DARK
+    frame[:] = cv2.blendLinear(np.ascontiguousarray(frame), colours, 1 - weight, weight)
 
 
 def _starts(first: float, last: float, span: float) -> np.ndarray:
@@ -216,6 +227,11 @@ class _Explainer:
 
 
 def _explainer(model: keras.Model, layer: str) -> _Explainer:
+    if layer == FEATURE_MAP and layer not in [each.name for each in model.layers]:
+        raise UsageError(
+            f'"{model.name}" has no layer "{FEATURE_MAP}" with a map over time and space, such as '
+            "convolutions give; without one no place of a video can be said to speak for a class."
+        )
     found = layer_output(model, layer)
     if len(found.shape) != 5:
         raise UsageError(

@@ -36,8 +36,8 @@ def activation_png(activation: Activation) -> bytes:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.set_title(
-        drawable(activation.label, limit=90), fontsize=10, fontweight="bold", loc="left",
-        parse_math=False,
+        drawable(activation.label, activation.number, limit=90), fontsize=10, fontweight="bold",
+        loc="left", parse_math=False,
     )  # fmt: skip
     axes.legend(
         fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2,

@@ -10,7 +10,6 @@ import numpy as np
 
 from kvideo.errors import DataError
 from kvideo.report.page import POLICY
-from kvideo.report.plots import drawable
 from kvideo.report.tables import data_url, escape
 from kvideo.report.timeline_plot import class_colours
 from kvideo.text import plural
@@ -94,7 +93,7 @@ def map_html(
     counts = {label: sum(video.label == label for video in videos) for label in known}
     legend = "".join(
         f'<li><i style="background:{colours[label]}"></i>'
-        f"{escape(drawable(class_names[label], label))} <span>{counts[label]}</span></li>"
+        f"{escape(class_names[label])} <span>{counts[label]}</span></li>"
         for label in known
     )
     marks = "\n".join(_mark(video, tile, colours, class_names) for video in videos)

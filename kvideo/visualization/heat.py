@@ -17,6 +17,14 @@ def _table() -> np.ndarray:
     return (255 * colormaps["inferno"](np.linspace(0.25, 0.95, 256))[:, :3]).astype(np.float32)
 
 
+def heat_picture(values: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 of a map (H, W) of values from 0 to 1; quicker than `heat_colours`."""
+    import cv2
+
+    steps = np.clip(values * 255, 0, 255).astype(np.uint8)
+    return cv2.LUT(cv2.merge([steps] * 3), _table().astype(np.uint8)[None])
+
+
 def heat_colours(values: np.ndarray) -> np.ndarray:
     """(..., 3) float32, 0 to 255, of values from 0 to 1."""
     return _table()[np.clip(values * 255, 0, 255).astype(np.int64)]
