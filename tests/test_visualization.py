@@ -207,6 +207,24 @@ def test_slow_and_fast() -> None:
     assert clips[0].shape == (4, 32, 32, 5) and np.abs(clips[0][..., 3:]).max() <= 10
 
 
+def test_flow_is_smooth_and_of_finite_length_and_unseen_frames_are_left_out() -> None:
+    """A model that likes motion to the left, and one frame of five: the brighter, the better."""
+    clip = keras.Input((5, 16, 16, 5), name="clip")
+    kernel = np.zeros((5, 1, 1, 5, 1), np.float32)
+    kernel[:, 0, 0, 3, 0] = -0.2  # dx, in all frames
+    kernel[2, 0, 0, :3, 0] = 0.01
+    layer = keras.layers.Conv3D(1, (5, 1, 1), use_bias=False, name="logits")
+    model = keras.Model(clip, layer(clip))
+    layer.set_weights([kernel])
+    found = maximize(model, 0, settings=MaximizeSettings(steps=60, scales=2))
+    flow = found.clip[..., 3:]
+    assert -9 < flow[..., 0].mean() < -0.5 and abs(flow[..., 1].mean()) < 0.3
+    assert np.abs(np.diff(flow[..., 0], axis=1)).mean() < 0.1 * np.abs(flow[..., 0]).mean()
+    assert found.seen.tolist() == [[n == 2] * 3 + [True, False] for n in range(5)]
+    pictures = found.pictures()
+    assert pictures["rgb"].shape == (1, 16, 16, 3) and pictures["flow"].shape == (5, 16, 16, 3)
+
+
 def test_attention_is_the_blocks_own() -> None:
     model = colour_model(attention=True)
     clip = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)

@@ -24,6 +24,9 @@ LOGITS = "logits"
 _FLOW_LIMIT = 10.0  # pixels per frame
 _RANGE = 55.0  # of pixels around grey, for one unit of the clip before it is squashed
 _GREY = 127.5
+# A network likes flow the better the longer it is, so that it needs a price; and flow is smooth.
+_FLOW_ENERGY = 60.0  # weight of its mean square, in units of the clip before it is squashed
+_FLOW_SMOOTHNESS = 100.0  # times that of pixels
 _SMALLEST = 4  # pixels of the smallest size
 
 
@@ -72,27 +75,32 @@ class Maximized:
         clip: (T, H, W, C) float32: RGB from 0 to 255, flow in pixels per frame.
         before: the unit's activation by the clip that the search began with.
         after: by this one.
+        seen: (T, C) bool: what the unit depends on. The spatial stream of two sees one frame.
     """
 
     clip: np.ndarray
     before: float
     after: float
+    seen: np.ndarray
 
     def pictures(self) -> dict[str, np.ndarray]:
-        """By `"rgb"` and `"flow"`, what there is of it: (T, H, W, 3) uint8.
+        """By `"rgb"` and `"flow"`, what there is of it: (T', H, W, 3) uint8.
 
-        Pictures of little contrast are shown with all that there is room for.
+        Frames that the unit does not depend on are left out. Pictures of little contrast are shown
+        with all that there is room for.
         """
         found = {}
         if self.clip.shape[-1] in (1, 3, 5):
-            rgb = np.broadcast_to(self.clip[..., :3], (*self.clip.shape[:3], 3)) - _GREY
+            seen = self.seen[:, :3].any(axis=1)
+            clip = self.clip[seen, ..., :3]
+            rgb = np.broadcast_to(clip, (*clip.shape[:3], 3)) - _GREY
             most = max(float(np.percentile(np.abs(rgb), 99.5)), 1e-6)
             found["rgb"] = np.clip(rgb / most * _GREY + _GREY, 0, 255).astype(np.uint8)
         if self.clip.shape[-1] in (2, 5):
             from kvideo.flow.colors import flow_to_rgb
 
-            flow = self.clip[..., -2:]
-            longest = max(float(np.percentile(np.linalg.norm(flow, axis=-1), 99)), 1e-6)
+            flow = self.clip[self.seen[:, -2:].any(axis=1), ..., -2:]
+            longest = max(float(np.linalg.norm(flow, axis=-1).max()), 1e-6)
             found["flow"] = np.stack([flow_to_rgb(frame, longest) for frame in flow])
         return found
 
@@ -150,22 +158,30 @@ def maximize(
             raw = assembled()
             moved = tf.roll(raw, move, axis=[2, 3])
             loss = -activation(_bounded(moved))
-            loss += how.smoothness * (_change(raw, 2) + _change(raw, 3))
+            loss += how.smoothness * _roughness(raw)
             if shape[0] > 1:
                 loss += how.temporal_smoothness * _change(raw, 1)
+            if channels_of_flow := shape[3] - _pixel_channels(shape[3]):
+                flow = raw[..., -channels_of_flow:]
+                loss += _FLOW_ENERGY * tf.reduce_mean(flow**2)
         for part, gradient, (first, second) in zip(
             parts, tape.gradient(loss, parts), moments, strict=True
         ):
             _adam(part, gradient, first, second, number, how.rate)
 
-    before = float(activation(_bounded(assembled())))
+    with tf.GradientTape() as tape:
+        first_clip = _bounded(assembled())
+        tape.watch(first_clip)
+        before = activation(first_clip)
+    seen = np.abs(tape.gradient(before, first_clip)).max(axis=(0, 2, 3)) > 0
+    seen |= not seen.any()  # nothing is known of a unit that is not active at all
     for number in range(how.steps):
         move = rng.integers(-how.jitter, how.jitter + 1, 2)
         step(tf.constant(number + 1.0), tf.constant(move, tf.int32))
         if on_step is not None:
             on_step()
     clip = _bounded(assembled())
-    return Maximized(clip.numpy()[0], before, float(activation(clip)))
+    return Maximized(clip.numpy()[0], float(before), float(activation(clip)), seen)
 
 
 def _adam(
@@ -200,7 +216,7 @@ def _enlarged(part: tf.Variable, shape: tuple[int, ...]) -> tf.Tensor:
 def _bounded(raw: tf.Tensor) -> tf.Tensor:
     """Any numbers as pixels around grey, and as flow."""
     channels = raw.shape[-1]
-    rgb = channels if channels in (1, 3) else channels - 2
+    rgb = _pixel_channels(channels)
     pixels = _GREY + _GREY * tf.tanh(raw[..., :rgb] * _RANGE / _GREY)
     if rgb == channels:
         return pixels
@@ -208,10 +224,26 @@ def _bounded(raw: tf.Tensor) -> tf.Tensor:
     return tf.concat([pixels, flow], axis=-1) if rgb else flow
 
 
-def _change(raw: tf.Tensor, axis: int) -> tf.Tensor:
-    """The mean square of differences between neighbours along an axis."""
+def _pixel_channels(channels: int) -> int:
+    """How many of a clip's channels are pixels; the others are optical flow."""
+    return channels if channels in (1, 3) else channels - 2
+
+
+def _change(raw: tf.Tensor, axis: int, among: slice = slice(None)) -> tf.Tensor:
+    """The mean square of differences between neighbours along an axis, of some channels."""
     size = raw.shape[axis]
-    index = [slice(None)] * 5
+    index: list[slice] = [slice(None)] * 4 + [among]
     later, sooner = list(index), list(index)
     later[axis], sooner[axis] = slice(1, size), slice(0, size - 1)
     return tf.reduce_mean((raw[tuple(later)] - raw[tuple(sooner)]) ** 2)
+
+
+def _roughness(raw: tf.Tensor) -> tf.Tensor:
+    """The differences between neighbouring pixels, those of flow weighted more."""
+    channels = raw.shape[-1]
+    rgb = _pixel_channels(channels)
+    found = tf.constant(0.0)
+    for among, weight in ((slice(0, rgb), 1.0), (slice(rgb, channels), _FLOW_SMOOTHNESS)):
+        if among.stop > among.start:
+            found += weight * (_change(raw, 2, among) + _change(raw, 3, among))
+    return found
