@@ -81,7 +81,7 @@ class PictureMaker:
 
     def another(self) -> PictureMaker:
         """A like one, for pictures of another size in turn with these."""
-        return PictureMaker(self._orientation, self._size)
+        return type(self)(self._orientation, self._size)
 
     def make(
         self,

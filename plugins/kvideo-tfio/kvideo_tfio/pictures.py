@@ -73,10 +73,6 @@ def _to_samples(rgb: Any) -> Any:
 class TfioPictureMaker(PictureMaker):
     """A `PictureMaker` that takes a `Picture`, too."""
 
-    def another(self) -> PictureMaker:
-        """See `PictureMaker.another`."""
-        return TfioPictureMaker(self._orientation, self._size)
-
     def make(
         self,
         frame: Any,
