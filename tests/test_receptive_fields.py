@@ -124,8 +124,19 @@ def test_recurrence_and_attention() -> None:
         layer = ConvGRU2D(2, 3, return_sequences=True, reset_after=reset_after)
         assert summarize(keras.Model(clip, layer(clip))).layers[-1].field.size == (4, side, side)
     block = get_builder("c2d")(3, input_shape=(4, 64, 64, 3), nonlocal_blocks=5)
-    fields = {row.name: row.field for row in summarize(block).layers}
+    rows = summarize(block).layers
+    fields = {row.name: row.field for row in rows}
     assert fields["feature_map"].note == "everything"
+    first = next(i for i, row in enumerate(rows) if row.kind == "NonLocalBlock3D")
+    assert max(field.size for field in fields.values()) == (4, 64, 64)
+    assert {row.field.note for row in rows[first:]} == {"everything"}  # also of convolutions
+
+
+def test_windows_of_a_clip_are_not_everything() -> None:
+    """A mean over a window of 8 frames of 32 sees whole frames, but not all of them."""
+    rows = {row.name: row.field for row in summarize(kvideo.models.cnn3d_rnn(3)).layers}
+    assert rows["window_mean"].size == (8, 64, 64) and rows["window_mean"].note == "whole frames"
+    assert rows["rnn1"].note == "all of the past"
 
 
 class Strange(keras.layers.Layer):

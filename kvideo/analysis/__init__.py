@@ -9,6 +9,7 @@ from kvideo.analysis.costs import (
     layer_macs,
 )
 from kvideo.analysis.fields import Field, Span
+from kvideo.analysis.layer_registration import register_layer
 from kvideo.analysis.receptive_fields import receptive_fields
 from kvideo.analysis.summary import LayerSummary, ModelSummary, ReceptiveField, summarize
 
@@ -25,5 +26,6 @@ __all__ = [
     "layer_costs",
     "layer_macs",
     "receptive_fields",
+    "register_layer",
     "summarize",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from kvideo.errors import UsageError
 from kvideo.graphs import clip_tensor, trace
 
 Shape = tuple[int, ...]
+# Of classes of other packages; see `kvideo.analysis.register_layer`.
+MACS: dict[type, Callable[[Any, Shape, Shape], int]] = {}
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def layer_costs(model: keras.Model, input_shape: Sequence[int] | None = None) ->
     """The cost of every layer, in the order in which they are called.
 
     A layer of another package is counted by its method `macs(input_shape, output_shape)`, if it
-    has one; shapes include the batch.
+    has one, or by what `kvideo.analysis.register_layer` was told; shapes include the batch.
 
     Args:
         model: a functional model of one input.
@@ -130,6 +132,9 @@ def layer_macs(layer: keras.Layer, given: Shape, got: Shape) -> int:
     Raises:
         UsageError: the layer cannot be counted.
     """
+    for kind in type(layer).__mro__:
+        if kind in MACS:
+            return MACS[kind](layer, given, got)
     if isinstance(getattr(layer, "layers", None), list):
         raise UsageError(f'layer "{layer.name}" is a model whose layers are not known.')
     if hasattr(layer, "macs"):

@@ -27,7 +27,8 @@ class Span:
     Attributes:
         low: (n,) the first position that each depends on; below 0 in the padding.
         high: (n,) the last one.
-        step: from one position of the tensor to the next beyond its ends, in the clip's.
+        step: from one position of the tensor to the next beyond its ends, in the clip's; 0 where
+            each depends on all of the axis already.
         kind: `WINDOW`, `PAST` or `ALL`.
     """
 
@@ -82,18 +83,41 @@ class Span:
         _, high = self.at(first + (kernel - 1) * dilation)
         return Span(low, high, self.step * stride, self.kind)
 
+    def grouped(self, starts: Sequence[int], size: int) -> Span:
+        """Each position together with all of its group, as by attention in windows.
+
+        Args:
+            starts: the first positions of the groups, ascending, from 0 on.
+            size: positions of the clip, within which the positions are.
+        """
+        ends = [*starts[1:], len(self)]
+        low, high = self.low.copy(), self.high.copy()
+        for start, end in zip(starts, ends, strict=True):
+            low[start:end] = max(0, int(self.low[start:end].min()))
+            high[start:end] = min(size - 1, int(self.high[start:end].max()))
+        if (low == 0).all() and (high == size - 1).all():
+            return Span(low, high, 0, ALL)
+        return Span(low, high, self.step, self.kind)
+
     def repeated(self, times: int) -> Span:
         """Each position several times."""
         return Span(
             np.repeat(self.low, times), np.repeat(self.high, times),
-            max(1, self.step // times), self.kind,
+            max(min(1, self.step), self.step // times), self.kind,
         )  # fmt: skip
 
-    def merged(self, size: int, count: int = 1) -> Span:
-        """All positions together, `count` times; within the clip's `size` positions."""
+    def merged(self, size: int, count: int = 1, whole: str = ALL) -> Span:
+        """All positions together, `count` times.
+
+        Args:
+            size: positions of the clip, or of a window, within which they are.
+            count: of the positions that come out.
+            whole: the kind, where they depend on all of these.
+        """
         low, high = max(0, int(self.low.min())), min(size - 1, int(self.high.max()))
-        kind = ALL if (low, high) == (0, size - 1) else self.kind
-        return Span(np.full(count, low), np.full(count, high), size, kind)
+        if (low, high) == (0, size - 1):
+            return Span(np.full(count, low), np.full(count, high), 0, whole)
+        return Span(np.full(count, low), np.full(count, high), size, self.kind)
 
     def past(self, size: int) -> Span:
         """Each position with all before it; within the clip's `size` positions."""
@@ -110,10 +134,13 @@ class Span:
 def joined(spans: Sequence[Span]) -> Span:
     """What a value depends on that comes of several; spans of one position stand at all places."""
     count = max(len(span) for span in spans)
+    for span in spans:
+        if span.kind == ALL:  # the others' padding widens nothing
+            low, high = (np.broadcast_to(end, count) for end in (span.low, span.high))
+            return Span(low, high, 0, ALL)
     low = np.min([np.broadcast_to(span.low, count) for span in spans], axis=0)
     high = np.max([np.broadcast_to(span.high, count) for span in spans], axis=0)
-    kinds = {span.kind for span in spans}
-    kind = next(kind for kind in (ALL, PAST, WINDOW) if kind in kinds)
+    kind = PAST if any(span.kind == PAST for span in spans) else WINDOW
     return Span(low, high, max(s.step for s in spans if len(s) == count), kind)
 
 
@@ -159,19 +186,19 @@ class Field:
             axes: some of `AXES`.
             keep: whether the dimensions stay, 1 long.
         """
-        spans = {axis: self.spans[axis].merged(self._extent(axis)) for axis in axes}
+        spans = {axis: self._together(axis) for axis in axes}
         layout = self.layout if keep else tuple(d for d in self.layout if d not in axes)
         return dataclasses.replace(self, layout=layout, spans={**self.spans, **spans})
 
     def everywhere(self) -> Field:
         """The same dimensions, each position depending on all of the clip."""
-        spans = {
-            axis: span.merged(self._extent(axis), len(span)) for axis, span in self.spans.items()
-        }
+        spans = {axis: self._together(axis, len(span)) for axis, span in self.spans.items()}
         return dataclasses.replace(self, spans=spans)
 
-    def _extent(self, axis: str) -> int:
-        return self.window if axis == TIME and self.window else self.sizes[axis]
+    def _together(self, axis: str, count: int = 1) -> Span:
+        if axis == TIME and self.window is not None:
+            return self.spans[axis].merged(self.window, count, WINDOW)
+        return self.spans[axis].merged(self.sizes[axis], count)
 
     @property
     def positions(self) -> tuple[str, ...]:

@@ -231,7 +231,8 @@ class ModelSummary:
             else:
                 windows = any(kind == WINDOW for kind in field.kinds)
                 row.append(str(field))
-                row += [_sizes(field.stride), _sizes(field.offset, ", ")] if windows else ["", ""]
+                stride = [float(f"{step:.3g}") for step in field.stride]  # a mean, in some models
+                row += [_sizes(stride), _sizes(field.offset, ", ")] if windows else ["", ""]
                 row += [f"{field.seconds:.2f}"] if timed and field.seconds is not None else []
                 row.append(field.note)
             rows.append(row)
@@ -248,8 +249,9 @@ def summarize(
     """Goes through a model layer by layer.
 
     A layer of another package takes part by methods `macs(input_shape, output_shape)` and
-    `receptive_field(fields, input_shape, output_shape)`; one that has none, and is none of Keras's,
-    is named in `unknown`, and what lies behind it has no receptive field.
+    `receptive_field(fields, input_shape, output_shape)`, or by `register_layer`; one that has
+    neither, and is none of Keras's, is named in `unknown`, and what lies behind it has no receptive
+    field.
 
     Args:
         model: a functional or sequential model of one clip.

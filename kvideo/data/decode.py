@@ -45,12 +45,12 @@ class VideoInfo:
             nothing is declared or the file is cut off, as counted.
         num_frames: as declared; 0 where the file does not say. It may be wrong.
         codec: FFmpeg's name, such as "h264".
-        pixel_format: FFmpeg's name, such as "yuv420p".
+        pixel_format: FFmpeg's name, such as "yuv420p"; "" where FFmpeg has no part in it.
         rotation: degrees by which the stored picture is turned clockwise for display.
         mirrored: the stored picture is mirrored, left to right, before it is turned.
         sample_aspect_ratio: width of a stored pixel over its height.
-        coded_width: width as stored.
-        coded_height: height as stored.
+        coded_width: width as stored; 0: as displayed.
+        coded_height: height as stored; 0: as displayed.
         cut_off: why the file must be incomplete ("3000 of 5000 bytes are there"), or "".
     """
 
@@ -61,12 +61,12 @@ class VideoInfo:
     duration: float
     num_frames: int
     codec: str
-    pixel_format: str
-    rotation: int
-    mirrored: bool
-    sample_aspect_ratio: float
-    coded_width: int
-    coded_height: int
+    pixel_format: str = ""
+    rotation: int = 0
+    mirrored: bool = False
+    sample_aspect_ratio: float = 1.0
+    coded_width: int = 0
+    coded_height: int = 0
     cut_off: str = ""
 
 

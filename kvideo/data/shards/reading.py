@@ -59,11 +59,6 @@ class StoredVideoReader(VideoReader):
             num_frames=stored.frames,
             codec="mjpeg",
             pixel_format="yuvj420p",
-            rotation=0,
-            mirrored=False,
-            sample_aspect_ratio=1.0,
-            coded_width=stored.width,
-            coded_height=stored.height,
         )
 
     def close(self) -> None:

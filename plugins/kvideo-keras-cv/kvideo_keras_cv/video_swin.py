@@ -15,6 +15,7 @@ from keras_cv.models import VideoSwinBackbone
 
 from kvideo import ClipSpec, Views
 from kvideo.errors import UsageError
+from kvideo_keras_cv import analysis
 
 _PATCH = (2, 4, 4)  # frames and pixels of a token
 
@@ -115,6 +116,7 @@ def video_swin(
     return model
 
 
+analysis.register()
 for _builder in (video_swin_t, video_swin_s, video_swin_b):
     _builder.clip_spec = ClipSpec(num_frames=32, frame_rate=15.0, size=(224, 224))  # type: ignore[attr-defined]
     _builder.views = Views(num_clips=4, num_crops=3)  # type: ignore[attr-defined]

@@ -3,9 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import kvideo
-from kvideo.analysis import count_parameters
+from kvideo.analysis import receptive_fields
 from kvideo.errors import UsageError
 from kvideo.registry import get_builder
 from kvideo.saving import ModelInfo
@@ -19,11 +20,40 @@ def model():
     return get_builder("video_swin_t")(3, **SMALL)
 
 
-# The paper's table counts 28.2, 49.8 and 88.1 million with 400 classes, on its clips.
-@pytest.mark.parametrize(("name", "millions"), [("t", 28.2), ("s", 49.8), ("b", 88.1)])
-def test_parameters_are_the_papers(name, millions):
-    model = get_builder(f"video_swin_{name}")(400)
-    assert count_parameters(model) / 1e6 == pytest.approx(millions, abs=0.06)
+# The paper's table, with 400 classes, on its clips: parameters and multiply-adds.
+@pytest.mark.parametrize(
+    ("name", "millions", "giga"), [("t", 28.2, 88), ("s", 49.8, 166), ("b", 88.1, 282)]
+)
+def test_parameters_and_costs_are_the_papers(name, millions, giga):
+    summary = kvideo.summary(f"video_swin_{name}")
+    assert summary.parameters / 1e6 == pytest.approx(millions, abs=0.06)
+    assert summary.macs / 1e9 == pytest.approx(giga, rel=0.005)
+    assert not summary.unknown
+
+
+# In the second, windows do not fit into the map: it is padded.
+@pytest.mark.parametrize("window", [(2, 2, 2), (4, 7, 3)])
+def test_receptive_fields_are_what_gradients_show(window):
+    model = get_builder("video_swin_t")(3, input_shape=(16, 96, 96, 3), window_size=window)
+    fields = receptive_fields(model)
+    backbone = model.get_layer("backbone")
+    names = [layer.name for layer in backbone.layers if "videoswin" in layer.name][:3]
+    clip = tf.constant(np.random.default_rng(1).uniform(0, 255, (1, 16, 96, 96, 3)), tf.float32)
+    for name in names:
+        part = keras.Model(backbone.input, backbone.get_layer(name).output)
+        counts = part.output.shape[1:4]
+        spans = fields[f"backbone/{name}"].spans
+        for share in (0.0, 0.4, 1.0):
+            place = [round(share * (count - 1)) for count in counts]
+            with tf.GradientTape() as tape:
+                tape.watch(clip)
+                value = tf.reduce_sum(part(clip)[(0, *place)] * np.arange(part.output.shape[-1]))
+            gradient = np.abs(tape.gradient(value, clip).numpy()[0]).max(axis=-1)
+            for number, axis in enumerate("THW"):
+                others = tuple(n for n in range(3) if n != number)
+                there = np.flatnonzero(gradient.max(axis=others) > 1e-12 * gradient.max())
+                low, high = (ends[place[number]] for ends in (spans[axis].low, spans[axis].high))
+                assert (there[0], there[-1]) == (low, min(high, clip.shape[1 + number] - 1))
 
 
 def test_the_named_layers(model):
