@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvideo.errors import UsageError
-from kvideo.registry import MODELS, find
-from kvideo.saving import check_single, is_model_path, model_file, read_info
+from kvideo.registry import MODELS, entries, find
+from kvideo.saving import check_single, model_file, read_info
 
 if TYPE_CHECKING:
     import keras
@@ -57,6 +58,26 @@ class ModelChoice:
         )
 
 
+def means_file(model: str | os.PathLike[str]) -> bool:
+    """Whether a model is meant by its place, rather than by a registered name.
+
+    A registered name means that model, also where there is a folder so called; a warning then says
+    how to name the folder.
+    """
+    name = os.fspath(model)
+    if name.endswith(".keras") or os.sep in name:
+        return True
+    if not os.path.exists(name):
+        return False
+    if name not in entries(MODELS):
+        return True
+    warnings.warn(
+        f'"{name}" is the registered model of that name; the folder is {os.path.join(".", name)}.',
+        stacklevel=2,
+    )
+    return False
+
+
 def choose_model(
     model: str | os.PathLike[str],
     input_shape: Sequence[int] | None,
@@ -79,7 +100,7 @@ def choose_model(
         ModelFileError: the file cannot be read.
     """
     name = os.fspath(model)
-    if is_model_path(name):
+    if means_file(name):
         if input_shape is not None or options or num_classes is not None:
             raise UsageError(
                 f"{name} is a file, whose shape, classes and options are fixed; a model's name "

@@ -158,12 +158,6 @@ class ModelInfo:
         )
 
 
-def is_model_path(model: str | os.PathLike[str]) -> bool:
-    """Whether a model is meant by its place, rather than by a registered name."""
-    name = os.fspath(model)
-    return name.endswith(".keras") or os.sep in name or os.path.exists(name)
-
-
 def model_file(model: str | os.PathLike[str]) -> Path:
     """The model file that a path means: itself, or the best model of a run's folder."""
     path = Path(model)

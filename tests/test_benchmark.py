@@ -186,6 +186,16 @@ def test_files(file: Path) -> None:
     assert found["parameters"] == count_parameters(load_model(file))
 
 
+def test_a_folder_of_a_models_name(tmp_path: Path, monkeypatch) -> None:
+    """The name is the model's; a warning says how the folder is meant."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "slow_fusion").mkdir()
+    with pytest.warns(UserWarning, match=r"the folder is \./slow_fusion"):
+        assert choose_model("slow_fusion", None, None, None, "it is").name == "slow_fusion"
+    with pytest.raises(ModelFileError, match="there is no model file"):
+        choose_model("./slow_fusion", None, None, None, "it is")
+
+
 # -- the command -----------------------------------------------------------------------------------
 
 

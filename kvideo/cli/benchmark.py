@@ -262,14 +262,15 @@ def _videos(data: str, root: str | None, split: str | None) -> VideoSet:
 
 def _clip_spec(model: str | None, asked: dict[str, Any]) -> ClipSpec:
     """The clip that was asked for, on top of the model's."""
+    from kvideo.choosing import means_file
     from kvideo.clip_spec import ClipSpec, recommended_clip
     from kvideo.registry import MODELS, find
-    from kvideo.saving import check_single, is_model_path, model_file, read_info
+    from kvideo.saving import check_single, model_file, read_info
 
     asked = {name: value for name, value in asked.items() if value is not None}
     if model is None:
         return ClipSpec(**{"num_frames": 16, **asked})
-    if is_model_path(model):
+    if means_file(model):
         info = read_info(model_file(model))
         check_single(info, "clips are those of")
         spec = info.clip_spec

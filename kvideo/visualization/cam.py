@@ -8,8 +8,9 @@ video models have a time axis, so that they also say when.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -28,6 +29,7 @@ from kvideo.visualization.heat import heat_picture, over_picture
 
 FEATURE_MAP, LOGITS = "feature_map", "logits"
 _BATCH = 4  # clips at once
+_KEPT_BYTES = 256 * 2**20  # of maps, while the class is sought; those of longer films are made anew
 _SHORTEST_SIDE = 240  # pixels; smaller pictures are enlarged, or nothing would be readable
 _LONGEST_SIDE = 640  # larger ones are shrunk: a film of HD would take minutes
 _TEXT = 0.05  # of the picture's height
@@ -98,10 +100,14 @@ class Activation:
         return np.stack([np.interp(places, index, row) for row in self.times])
 
     def curve(self) -> tuple[np.ndarray, np.ndarray]:
-        """Seconds (N * T'), rising, and how much speaks for the class: the mean over each map."""
-        times, strength = self.moments.reshape(-1), self.maps.mean(axis=(2, 3)).reshape(-1)
-        order = np.argsort(times, kind="stable")  # the last clip may overlap with the one before
-        return times[order], strength[order]
+        """Seconds (M,), rising, and how much speaks for the class: the mean over each map.
+
+        Where clips overlap, or a frame is held beyond the video's end, maps of one moment count as
+        their mean.
+        """
+        strength = self.maps.mean(axis=(2, 3)).reshape(-1)
+        times, places = np.unique(self.moments.reshape(-1), return_inverse=True)
+        return times, np.bincount(places, strength) / np.bincount(places)
 
 
 def class_activation(
@@ -134,17 +140,31 @@ def class_activation(
     record = VideoRecord(path)
     first, last, _ = reader.span(record)
     starts = _starts(first, last, reader.spec.span)
+
+    def seen() -> Iterator[Any]:
+        for clips in reader.clips_at(record, starts, last, block_size=_BATCH):
+            yield explain.until_map(tf.cast(clips, model.input.dtype))
+
+    blocks: Iterable[Any] = seen()
     if label is None:
-        blocks = reader.clips_at(record, starts, last, block_size=_BATCH)
-        scores = [explain.whole(clips).numpy() for clips in blocks]
+        kept: list[Any] = []
+        scores, room = [], _KEPT_BYTES
+        for block in seen():
+            scores.append(explain.scores(block).numpy())
+            room -= block.dtype.size * math.prod(block.shape)
+            if room >= 0:
+                kept.append(block)
+            else:
+                kept.clear()
         label = int(np.concatenate(scores).mean(axis=0).argmax())
+        blocks = kept if room >= 0 else seen()
     maps, probabilities = [], []
-    for clips in reader.clips_at(record, starts, last, block_size=_BATCH):
-        found, scores = explain.of_map(explain.until_map(clips), tf.constant(label))
-        maps.append(found.numpy())
-        probabilities.append(scores.numpy()[:, label])
+    for block in blocks:
+        heat, chances = explain.of_map(block, tf.constant(label))
+        maps.append(heat.numpy())
+        probabilities.append(chances.numpy()[:, label])
         if on_clips is not None:
-            on_clips(len(clips))
+            on_clips(len(block))
     joined = np.concatenate(maps)
     return Activation(
         path,
@@ -219,11 +239,11 @@ def _starts(first: float, last: float, span: float) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class _Explainer:
-    """A classifier in parts: to the map, from there to what speaks for a class, and as a whole."""
+    """A classifier in parts: to the map, from there to scores and to what speaks for a class."""
 
     until_map: Callable[[Any], Any]
     of_map: Callable[[Any, Any], Any]
-    whole: Callable[[Any], Any]
+    scores: Callable[[Any], Any]
 
 
 def _explainer(model: keras.Model, layer: str) -> _Explainer:
@@ -242,7 +262,10 @@ def _explainer(model: keras.Model, layer: str) -> _Explainer:
     first = keras.Model(model.input, found)
     second = keras.Model(found, [layer_output(model, LOGITS), model.output])
 
-    @tf.function(jit_compile=False, reduce_retracing=True)
+    # For any number of clips at once: the last block's is another, and to trace takes seconds.
+    any_clips = tf.TensorSpec((None, *model.input_shape[1:]), model.input.dtype)
+
+    @tf.function(jit_compile=False, input_signature=[any_clips])
     def until_map(clips: Any) -> Any:
         return first(clips, training=False)
 
@@ -258,10 +281,10 @@ def _explainer(model: keras.Model, layer: str) -> _Explainer:
         return heat, _of_clip(scores)
 
     @tf.function(jit_compile=False, reduce_retracing=True)
-    def whole(clips: Any) -> Any:
-        return _of_clip(model(clips, training=False))
+    def scores(maps: Any) -> Any:
+        return _of_clip(second(maps, training=False)[1])
 
-    return _Explainer(until_map, of_map, whole)
+    return _Explainer(until_map, of_map, scores)
 
 
 def _of_clip(scores: Any) -> Any:

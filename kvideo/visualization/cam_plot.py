@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from kvideo.report.plots import drawable, png_bytes
 
 if TYPE_CHECKING:
@@ -19,16 +21,20 @@ def activation_png(activation: Activation) -> bytes:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     times, strength = activation.curve()
+    end = max(activation.end, float(times[-1]), 1e-3)
+    # The first and the last map stand for what lies before and behind their middles, too.
+    times = np.concatenate([[0.0], times, [end]])
+    strength = np.concatenate([strength[:1], strength, strength[-1:]])
     axes.fill_between(
         times, strength / max(float(strength.max()), 1e-12), color="#e0822b", alpha=0.55, lw=0,
         label="what speaks for it (mean over the picture; its highest is 1)",
     )  # fmt: skip
-    edges = [*activation.times[:, 0], activation.end]
+    edges = [0.0, *activation.times[1:, 0], end]
     axes.stairs(
         activation.probabilities, edges, baseline=None, color="#3b76c4", lw=1.8,
         label="probability, clip by clip",
     )  # fmt: skip
-    axes.set_xlim(0, max(activation.end, 1e-3))
+    axes.set_xlim(0, end)
     axes.set_ylim(0, 1.05)
     axes.set_xlabel("seconds", fontsize=9)
     axes.tick_params(labelsize=8)
