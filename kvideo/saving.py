@@ -14,7 +14,7 @@ import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,6 +162,22 @@ def model_file(model: str | os.PathLike[str]) -> Path:
     """The model file that a path means: itself, or the best model of a run's folder."""
     path = Path(model)
     return path / "model.keras" if path.is_dir() else path
+
+
+def is_model(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a model file, or a run's folder with one."""
+    file = model_file(path)
+    return file.suffix == ".keras" and file.is_file()
+
+
+def short_names(models: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Names for model files and runs, each once: without folders, where that tells them apart."""
+    paths = [Path(model) for model in models]
+    names = [path.stem if path.suffix == ".keras" else path.name for path in paths]
+    if len(set(names)) < len(set(paths)):
+        names = [str(path) for path in paths]
+    seen = [names[: place + 1].count(name) for place, name in enumerate(names)]
+    return [f"{name} ({n})" if n > 1 else name for name, n in zip(names, seen, strict=True)]
 
 
 def model_info(model: keras.Model | str | os.PathLike[str]) -> ModelInfo:

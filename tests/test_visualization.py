@@ -319,6 +319,11 @@ def test_commands(film: Path, model_file: Path, tmp_path: Path) -> None:
         "shift", tmp_path / "list.csv", model_file, "--most", "2", "-o", tmp_path / "s.png"
     )
     assert code == 0 and "unmoved" in said, errors
+    # What comes first differs; a model in the place of the data is told.
+    code, _, errors = invoke("shift", model_file, tmp_path / "list.csv")
+    assert code != 0 and "DATA comes first" in errors
+    code, _, errors = invoke("embed", tmp_path / "list.csv", model_file)
+    assert code != 0 and "MODEL comes first" in errors
 
 
 def test_a_model_without_maps_is_told_so(film, tmp_path, monkeypatch) -> None:

@@ -30,6 +30,8 @@ def models(decoders: bool, person_detectors: bool, as_json: bool) -> None:
     for entry in found:
         origin = "" if entry.builtin else f"  ({entry.distribution} {entry.version})"
         click.echo(f"{entry.name:{width}}  {entry.value}{origin}")
+    if not all(entry.builtin for entry in found):
+        click.echo("Plugins were not imported; `kvideo doctor` says whether they work.", err=True)
 
 
 def _document(entry: Entry) -> dict[str, Any]:

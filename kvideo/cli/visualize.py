@@ -291,10 +291,13 @@ def embed(
     """
     from kvideo.errors import UsageError
     from kvideo.files import check_file_target, write_text_atomic
+    from kvideo.saving import is_model
 
     if not out.lower().endswith((".html", ".htm")):
         raise UsageError(f"the map is written as .html, not as {out}.")
     check_file_target(out)
+    if is_model(data) and not is_model(model):
+        raise UsageError(f"{data} is a model: MODEL comes first, and DATA behind it.")
     network, info = _load(model, "features are mapped of")
     import kvideo
     from kvideo.visualization.mapping import video_map
@@ -347,10 +350,13 @@ def shift(
     """
     from kvideo.errors import UsageError
     from kvideo.files import check_file_target, write_bytes_atomic
+    from kvideo.saving import is_model, short_names
 
     if not out.lower().endswith(".png"):
         raise UsageError(f"the picture is written as .png, not as {out}.")
     check_file_target(out)
+    if is_model(data):
+        raise UsageError(f"{data} is a model: DATA comes first, and the models behind it.")
     loaded = [_load(model, "what is tested is") for model in models]
     from kvideo.data.held_out import TEST_PARTS, read_held_out
     from kvideo.data.pipeline import clip_reader
@@ -359,7 +365,7 @@ def shift(
     from kvideo.visualization.shift_plot import shift_png
 
     found = []
-    for name, (network, info) in zip(models, loaded, strict=True):
+    for name, (network, info) in zip(short_names(models), loaded, strict=True):
         videos = read_held_out(
             data, prefer=TEST_PARTS, class_names=info.class_names, multi_label=info.multi_label,
             root=root, split=split,

@@ -110,7 +110,8 @@ def calibration_section(result: EvaluationResult) -> str:
             f'<g><title>{words}</title><rect class="hit" x="{x}" y="0" width="10" height="100"/>'
             f'<rect class="bar" x="{x + 0.6:.1f}" y="{100 - 100 * right:.1f}" width="8.8" '
             f'height="{100 * right:.1f}"/><rect class="mark" x="{x}" width="10" height="0.9" '
-            f'y="{99.55 - 100 * sure:.2f}"/><text x="{x + 5}" y="107">{count}</text></g>'
+            f'y="{99.55 - 100 * sure:.2f}"/><text x="{x + 5}" y="{98 - 100 * right:.1f}">{count}'
+            "</text></g>"
         )
     over = np.nansum((found.confidence - found.accuracy) * found.counts)
     verdict = "too sure" if over > 0 else "not sure enough"
@@ -120,12 +121,19 @@ def calibration_section(result: EvaluationResult) -> str:
         f"<p>Expected calibration error {found.error:.3f}: on the whole the model is "
         f"{verdict}.</p>\n"
         '<p class="soft">Bars: the share that is right of the videos in each range of the largest '
-        "probability, from 0 at the left to 1 at the right; lines: how sure the model was of them; "
-        "below: how many there are. Bars as high as their lines would be right.</p>\n"
-        f'<svg class="calibration" viewBox="-2 -2 104 112" role="img" aria-label="{alt}">'
+        "probability; lines: how sure the model was of them; above: how many there are. Bars as "
+        "high as their lines would be right.</p>\n"
+        f'<svg class="calibration" viewBox="-16 -6 124 122" role="img" aria-label="{alt}">'
         '<path d="M0 0V100H100M0 50H100M50 0V100M0 0H100V100"/>'
         + "".join(bars)
-        + "</svg>\n</section>"
+        + "".join(
+            f'<text x="{x}" y="106">{x}%</text>'
+            f'<text class="side" x="-2" y="{101.5 - x}">{x}%</text>'
+            for x in (0, 50, 100)
+        )
+        + '<text x="50" y="114">how sure it is</text>'
+        '<text transform="translate(-12 50) rotate(-90)">how often it is right</text>'
+        "</svg>\n</section>"
     )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kvideo.errors import UsageError, check_choice
 from kvideo.files import check_target, make_folder
 from kvideo.progress import Progress, say_nothing, say_to_stderr
-from kvideo.saving import load_model, model_file, read_info, save_model
+from kvideo.saving import load_model, model_file, read_info, save_model, short_names
 from kvideo.score_fusion.methods import METHODS, make_fusion
 from kvideo.score_fusion.scores import MemberScores
 from kvideo.score_fusion.videos import choose_videos
@@ -143,7 +143,7 @@ def fuse(
     model = join_members(networks, fusion)
     make_folder(target.parent)
     save_model(model, target)
-    names = _names(models)
+    names = short_names(models)
     return FusionResult(
         model_path=target,
         method=method,
@@ -193,16 +193,6 @@ def _check_weights(weights: Sequence[float], method: str, count: int) -> None:
         raise UsageError(
             f"weights must be {count} numbers from 0 on, not all 0, not {list(weights)}."
         )
-
-
-def _names(models: Sequence[Any]) -> list[str]:
-    """Short names of the models, each once."""
-    paths = [Path(model) for model in models]
-    names = [path.stem if path.suffix == ".keras" else path.name for path in paths]
-    if len(set(names)) < len(set(paths)):
-        names = [str(path) for path in paths]
-    seen = [names[: place + 1].count(name) for place, name in enumerate(names)]
-    return [f"{name} ({n})" if n > 1 else name for name, n in zip(names, seen, strict=True)]
 
 
 def _target(models: Sequence[Any], out: Any, overwrite: bool) -> Path:
