@@ -6,6 +6,7 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvideo.errors import UsageError
@@ -115,3 +116,19 @@ def choose_model(
         name=name, input_shape=shape, options=dict(options or {}),
         num_classes=NUM_CLASSES if num_classes is None else num_classes,
     )  # fmt: skip
+
+
+def is_model(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a model file, or a run's folder with one."""
+    file = model_file(path)
+    return file.suffix == ".keras" and file.is_file()
+
+
+def short_names(models: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Names for model files and runs, each once: without folders, where that tells them apart."""
+    paths = [Path(model) for model in models]
+    names = [path.stem if path.suffix == ".keras" else path.name for path in paths]
+    if len(set(names)) < len(set(paths)):
+        names = [str(path) for path in paths]
+    seen = [names[: place + 1].count(name) for place, name in enumerate(names)]
+    return [f"{name} ({n})" if n > 1 else name for name, n in zip(names, seen, strict=True)]

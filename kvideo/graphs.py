@@ -67,8 +67,10 @@ def clip_tensor(model: keras.Model, input_shape: Sequence[int] | None = None) ->
         input_shape: of one clip, where the model leaves sizes open.
 
     Raises:
-        UsageError: the model has several inputs, or a size is unknown.
+        UsageError: the model is not functional, has several inputs, or a size is unknown.
     """
+    if as_functional(model) is None:
+        raise UsageError(f'the model "{model.name}" is not functional, or has not been built.')
     if len(model.inputs) != 1:
         raise UsageError(
             f'the model "{model.name}" has {len(model.inputs)} inputs; only models of one clip '

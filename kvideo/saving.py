@@ -14,7 +14,7 @@ import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,22 +164,6 @@ def model_file(model: str | os.PathLike[str]) -> Path:
     return path / "model.keras" if path.is_dir() else path
 
 
-def is_model(path: str | os.PathLike[str]) -> bool:
-    """Whether there is a model file, or a run's folder with one."""
-    file = model_file(path)
-    return file.suffix == ".keras" and file.is_file()
-
-
-def short_names(models: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """Names for model files and runs, each once: without folders, where that tells them apart."""
-    paths = [Path(model) for model in models]
-    names = [path.stem if path.suffix == ".keras" else path.name for path in paths]
-    if len(set(names)) < len(set(paths)):
-        names = [str(path) for path in paths]
-    seen = [names[: place + 1].count(name) for place, name in enumerate(names)]
-    return [f"{name} ({n})" if n > 1 else name for name, n in zip(names, seen, strict=True)]
-
-
 def model_info(model: keras.Model | str | os.PathLike[str]) -> ModelInfo:
     """The `ModelInfo` that a model was loaded or saved with, or that a file or a run holds.
 
@@ -306,6 +290,30 @@ def read_info(path: str | os.PathLike[str]) -> ModelInfo:
         raise ModelFileError(f"{path}: its {_MEMBER} is damaged ({cause!r}).") from cause
 
 
+def load_plain_model(path: str | os.PathLike[str]) -> keras.Model | None:
+    """A model from a `.keras` file that Keras itself saved; None of all others.
+
+    Such a file lacks the ClipSpec and the class names; nothing stored in it is executed.
+
+    Raises:
+        ModelFileError: it cannot be loaded.
+    """
+    if Path(path).suffix != ".keras" or not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if _MEMBER in names or _CONFIG not in names:
+        return None
+    import keras
+
+    import kvideo.layers  # noqa: F401  registers the layers
+
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (*_DAMAGE, LookupError, TypeError, AttributeError, ImportError) as cause:
+        raise ModelFileError(f"{path} could not be loaded: {_sentence(cause)}") from cause
+
+
 def load_model(path: str | os.PathLike[str], *, precision: str = "float32") -> keras.Model:
     """A model from a file that `save_model` wrote; nothing else is needed.
 
@@ -348,9 +356,15 @@ def load_model(path: str | os.PathLike[str], *, precision: str = "float32") -> k
             with extracted_weights(path) as weights:
                 model.load_weights(weights)
     except (*_DAMAGE, LookupError, TypeError, AttributeError, ImportError, UserWarning) as cause:
-        raise ModelFileError(f"{path} could not be loaded: {cause}") from cause
+        raise ModelFileError(f"{path} could not be loaded: {_sentence(cause)}") from cause
     model.kvideo_info = info
     return model
+
+
+def _sentence(cause: Exception) -> str:
+    """What Keras says, without the configuration that it adds."""
+    text = str(cause).rpartition("Exception encountered: ")[2]
+    return " ".join(text.partition("Full object config")[0].split())
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvideo.choosing import choose_model
+from kvideo.saving import load_plain_model
 
 if TYPE_CHECKING:
     import keras
@@ -24,7 +25,8 @@ def summary(
     """Sizes, parameters, multiply-adds and receptive fields of a model; like `kvideo summary`.
 
     Args:
-        model: a registered model's name, a `.keras` file, a run's folder, or a functional model.
+        model: a registered model's name, a `.keras` file (also one of Keras's own), a run's folder,
+            or a functional model.
         input_shape: (T, H, W, 3) of a registered model or one that leaves sizes open; None: what
             it is made for.
         options: further arguments of a registered model's builder.
@@ -46,6 +48,9 @@ def summary(
         if not isinstance(info, ModelInfo):
             return summarize(model, input_shape)
         return summarize(model, input_shape, clip=info.clip_spec, views=info.views)
+    plain = load_plain_model(model)
+    if plain is not None:
+        return summary(plain, input_shape=input_shape)
     choice = choose_model(model, input_shape, options, num_classes, "what is summarized is")
     from kvideo.analysis import summarize
     from kvideo.clip_spec import recommended_clip, recommended_views

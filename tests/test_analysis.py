@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+import kvideo
 from kvideo.analysis import count_macs, count_parameters, layer_costs
-from kvideo.errors import UsageError
+from kvideo.errors import ModelFileError, UsageError
 from kvideo.layers import NonLocalBlock3D
 
 
@@ -97,3 +98,18 @@ def test_a_model_without_a_graph_is_refused():
     model = keras.Model(inputs, Subclassed(name="opaque")(inputs))
     with pytest.raises(UsageError, match="opaque"):
         count_macs(model)
+
+
+def test_a_file_of_keras_itself(tmp_path):
+    """It has neither class names nor a ClipSpec; a summary needs none."""
+    model = sequential(keras.layers.Conv3D(4, 3, name="own"), shape=(8, 16, 16, 3))
+    model.save(tmp_path / "plain.keras")
+    found = kvideo.summary(tmp_path / "plain.keras")
+    assert found.layers[-1].field.size == (3, 3, 3) and found.clip is None
+    sequential(Mystery(), shape=(4, 4)).save(tmp_path / "odd.keras")
+    with pytest.raises(ModelFileError, match="Could not locate class 'Mystery'") as caught:
+        kvideo.summary(tmp_path / "odd.keras")
+    assert "config" not in str(caught.value)
+    keras.Sequential([keras.layers.Dense(3)]).save(tmp_path / "unbuilt.keras")
+    with pytest.raises(UsageError, match="has not been built"):
+        kvideo.summary(tmp_path / "unbuilt.keras")

@@ -289,9 +289,9 @@ def embed(
     The page has thumbnails, needs no network and no script. Features are kept beside the model, as
     `kvideo features` keeps them.
     """
+    from kvideo.choosing import is_model
     from kvideo.errors import UsageError
     from kvideo.files import check_file_target, write_text_atomic
-    from kvideo.saving import is_model
 
     if not out.lower().endswith((".html", ".htm")):
         raise UsageError(f"the map is written as .html, not as {out}.")
@@ -348,9 +348,9 @@ def shift(
 
     A 3D convolution looks for the same at all times, early fusion for something else at each.
     """
+    from kvideo.choosing import is_model, short_names
     from kvideo.errors import UsageError
     from kvideo.files import check_file_target, write_bytes_atomic
-    from kvideo.saving import is_model, short_names
 
     if not out.lower().endswith(".png"):
         raise UsageError(f"the picture is written as .png, not as {out}.")

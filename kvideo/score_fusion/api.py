@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvideo.choosing import short_names
 from kvideo.errors import UsageError, check_choice
 from kvideo.files import check_target, make_folder
 from kvideo.progress import Progress, say_nothing, say_to_stderr
-from kvideo.saving import load_model, model_file, read_info, save_model, short_names
+from kvideo.saving import load_model, model_file, read_info, save_model
 from kvideo.score_fusion.methods import METHODS, make_fusion
 from kvideo.score_fusion.scores import MemberScores
 from kvideo.score_fusion.videos import choose_videos
