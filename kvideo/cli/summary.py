@@ -58,9 +58,8 @@ def summary(
     """Show MODEL layer by layer: sizes, parameters, multiply-adds, receptive fields.
 
     MODEL is a name, a .keras file (also one of Keras's own) or a run's folder. The receptive field
-    is T×H×W, frames and
-    pixels of the clip that one value depends on, also beyond the clip's edges; "begins at" is where
-    that of the first value begins, below 0 in the padding.
+    is T×H×W, frames and pixels of the clip that one value depends on, also beyond the clip's edges;
+    "begins at" is where that of the first value begins, below 0 in the padding.
     """
     from kvideo.cli.startup import import_quietly
     from kvideo.errors import UsageError
