@@ -35,29 +35,38 @@ def build_model(
 
     Raises:
         UsageError: the builder does not take the arguments.
-        PluginLoadError: the builder cannot be imported.
+        PluginLoadError: the builder cannot be imported; or it is a plugin's and fails, or gives no
+            model.
     """
     builder, given = entry.load(), dict(options or {})
     _check_switches(builder, given)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(PRECISIONS[precision])
     try:
-        return builder(
+        model = builder(
             num_classes,
             input_shape=tuple(input_shape),
             classifier_activation=classifier_activation,
             **given,
         )
+    except KVideoError:
+        raise
     except (TypeError, ValueError) as cause:
-        if isinstance(cause, KVideoError):
-            raise
         raise UsageError(
             f'the model "{entry.name}" cannot be built for clips of {tuple(input_shape)}'
             + (f" with {given}" if given else "")
             + f": {cause}. Its arguments are {', '.join(_arguments(builder))}."
         ) from cause
+    except Exception as cause:
+        if entry.builtin:
+            raise
+        raise entry.failure("could not build its model", cause) from cause
     finally:
         keras.config.set_dtype_policy(before)
+    if not isinstance(model, keras.Model):
+        other = TypeError(f"it gave {model!r}, which is no keras.Model")
+        raise entry.failure("could not build its model", other)
+    return model
 
 
 def _check_switches(builder: Callable[..., Any], given: Mapping[str, Any]) -> None:

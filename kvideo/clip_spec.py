@@ -186,8 +186,8 @@ def recommended_clip(builder: Callable[..., Any], **options: Any) -> ClipSpec:
     shape = parameter.default if parameter is not None else None
     if not isinstance(shape, tuple) or len(shape) != 4:
         raise UsageError(
-            f"{getattr(builder, '__name__', builder)} states no default input_shape=(T, H, W, C); "
-            "give the number of frames and the size."
+            f"the model's builder {getattr(builder, '__name__', builder)} states no default "
+            "input_shape=(T, H, W, C); give the number of frames and the size."
         )
     return ClipSpec(num_frames=shape[0], size=shape[1:3], modality=modality_of(shape[3]))
 

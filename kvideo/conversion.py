@@ -234,8 +234,8 @@ def _look_into(file: str, builder: Any, model: str) -> tuple[Family | None, int,
         return family, len(info.class_names), options
     if family is None:
         raise UsageError(
-            f'the model "{model}" has no published checkpoints; it takes .keras and .weights.h5 '
-            "files only."
+            f'kvideo knows no published checkpoints of the model "{model}"; it takes .keras and '
+            ".weights.h5 files only."
         )
     tensors = read_checkpoint(file, values=False)
     dialect = find_dialect(tensors, family, file)

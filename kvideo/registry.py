@@ -45,18 +45,38 @@ class Entry:
         """Imports it.
 
         Raises:
-            PluginLoadError: the import failed, whatever the reason; the cause is chained.
+            PluginLoadError: the import failed, whatever the reason, or gave nothing that can be
+                called; the cause is chained.
         """
         try:
-            return self.point.load()
-        except Exception as cause:  # a plugin may raise anything; it must harm nothing else
+            found = self.point.load()
+        except (Exception, SystemExit) as cause:  # a plugin may raise anything
+            raise self.failure("could not be loaded", cause) from cause
+        if not callable(found):
             raise PluginLoadError(
-                f'the entry point "{self.name} = {self.value}" of the distribution '
-                f"{self.distribution} {self.version} could not be loaded: "
-                f"{type(cause).__name__}: {' '.join(str(cause).split())}{self._remedy(cause)}"
-            ) from cause
+                f"{self._place()} is {found!r}, which cannot be called; it must name a function."
+            )
+        return found
 
-    def _remedy(self, cause: Exception) -> str:
+    def failure(self, what: str, cause: BaseException) -> PluginLoadError:
+        """What to raise where the plugin failed.
+
+        Args:
+            what: that happened, such as "could not be loaded".
+            cause: what it raised.
+        """
+        text = " ".join(str(cause).split())
+        return PluginLoadError(
+            f"{self._place()} {what}: {type(cause).__name__}: {text}{self._remedy(cause)}"
+        )
+
+    def _place(self) -> str:
+        return (
+            f'the entry point "{self.name} = {self.value}" of the distribution '
+            f"{self.distribution} {self.version}"
+        )
+
+    def _remedy(self, cause: BaseException) -> str:
         """What to do about a failed import, where that is clear."""
         if not isinstance(cause, ModuleNotFoundError) or not cause.name:
             return ""

@@ -271,7 +271,12 @@ def read_info(path: str | os.PathLike[str]) -> ModelInfo:
         ModelFileError: no file, not a model file, cut off, or not saved by kvideo.
     """
     if not os.path.exists(path):
-        raise ModelFileError(f"there is no model file {path}.")
+        hint = (
+            " That is a registered model; what is needed is one that was trained, its file or run."
+        )
+        raise ModelFileError(
+            f"there is no model file {path}.{hint if os.fspath(path) in entries(MODELS) else ''}"
+        )
     try:
         with zipfile.ZipFile(path) as archive:
             if _MEMBER not in archive.namelist():

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import kvideo
+from kvideo import doctor
 from kvideo.clip_spec import ClipSpec, Views
 from kvideo.data.annotations import VideoRecord
 from kvideo.data.pipeline import clip_reader
@@ -125,6 +127,43 @@ def test_a_plugin_is_found_and_a_broken_one_harms_nothing(with_plugins: Path) ->
     assert isinstance(caught.value.__cause__, RuntimeError)
     with pytest.warns(UserWarning):
         assert get_builder("slow_fusion").__name__ == "slow_fusion"
+
+
+BAD_BUILDERS = """
+def raising(num_classes, *, input_shape=(4, 16, 16, 3), classifier_activation="softmax"):
+    raise RuntimeError("inside")
+
+
+def nothing(num_classes, *, input_shape=(4, 16, 16, 3), classifier_activation="softmax"):
+    pass
+
+
+def lacking(num_classes, *, input_shape=(4, 16, 16, 3), classifier_activation="softmax"):
+    import no_such_package
+
+
+NUMBER = 3
+"""
+
+
+def test_plugins_that_end_the_process_or_build_no_model(tmp_path: Path, monkeypatch) -> None:
+    target = tmp_path / "site"
+    points = {name: f"bad_builders:{name}" for name in ("raising", "nothing", "lacking")}
+    points["number"] = "bad_builders:NUMBER"
+    _install(target, "kvideo-bad", "bad_builders", BAD_BUILDERS, points)
+    _install(target, "kvideo-exit", "exiter", "raise SystemExit(3)", {"exiter": "exiter:model"})
+    monkeypatch.syspath_prepend(str(target))
+    for name, words in (
+        ("raising", "could not build its model: RuntimeError: inside"),
+        ("nothing", "could not build its model: TypeError: it gave None"),
+        ("lacking", r"ModuleNotFoundError: .*It needs the package no_such_package: pip install"),
+        ("number", "is 3, which cannot be called"),
+        ("exiter", "could not be loaded: SystemExit: 3"),
+    ):
+        with pytest.raises(PluginLoadError, match=words):
+            kvideo.summary(name)
+    problems = {each.name.strip(): each.problem for each in doctor.examine()}
+    assert problems["exiter"] and problems["number"]
 
 
 def test_a_plugin_decodes(with_plugins: Path, tiny_videos: Path) -> None:

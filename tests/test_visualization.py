@@ -322,8 +322,11 @@ def test_commands(film: Path, model_file: Path, tmp_path: Path) -> None:
     # What comes first differs; a model in the place of the data is told.
     code, _, errors = invoke("shift", model_file, tmp_path / "list.csv")
     assert code != 0 and "DATA comes first" in errors
-    code, _, errors = invoke("embed", tmp_path / "list.csv", model_file)
-    assert code != 0 and "MODEL comes first" in errors
+    for command, first in (("embed", tmp_path / "list.csv"), ("cam", film), ("attention", film)):
+        code, _, errors = invoke(command, first, model_file)
+        assert code != 0 and "MODEL comes first" in errors
+    code, _, errors = invoke("filters", "slow_fusion")
+    assert code != 0 and "what is needed is one that was trained" in errors
 
 
 def test_a_model_without_maps_is_told_so(film, tmp_path, monkeypatch) -> None:

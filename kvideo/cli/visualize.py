@@ -95,6 +95,7 @@ def cam(
         if not timeline.lower().endswith(".png"):
             raise UsageError(f"a timeline is written as .png, not as {timeline}.")
         check_target(timeline)
+    _check_order(model, video, "VIDEO")
     network, info = _load(model, "what a video speaks for is asked of", precision)
     from kvideo.data.pipeline import clip_reader
     from kvideo.progress import Progress
@@ -141,7 +142,7 @@ def cam(
 @click.option("--scales", type=int, help="Sizes that the clip is the sum of.  [default: 4]")
 @click.option("--seed", type=int, help="[default: 0]")
 @click.option(
-    "-o", "--out", metavar="STEM", help="For STEM.mp4 and STEM.png.  [default: the class's name]"
+    "-o", "--out", metavar="STEM", help="For STEM.mp4 and STEM.png.  [default: CLASS-maximized]"
 )
 @json_option
 def maximize(
@@ -177,7 +178,7 @@ def maximize(
         if not layer or not digits.isdecimal():
             raise UsageError(f"a unit is LAYER:NUMBER, such as conv1:3, not {unit}.")
         number, name = int(digits), f"{layer}-{digits}"
-    stem = out or name.replace("/", "-")
+    stem = out or f"{name.replace('/', '-')}-maximized"
     if stem.lower().endswith((".mp4", ".png")):
         stem = stem[:-4]
     check_file_target(f"{stem}.png")
@@ -241,6 +242,7 @@ def attention(
     if not out.lower().endswith(".png"):
         raise UsageError(f"attention is written as .png, not as {out}.")
     check_file_target(out)
+    _check_order(model, video, "VIDEO")
     network, info = _load(model, "attention is shown of")
     from kvideo.data.pipeline import clip_reader
     from kvideo.visualization.attention import attention_of, attention_picture, clip_around
@@ -289,15 +291,13 @@ def embed(
     The page has thumbnails, needs no network and no script. Features are kept beside the model, as
     `kvideo features` keeps them.
     """
-    from kvideo.choosing import is_model
     from kvideo.errors import UsageError
     from kvideo.files import check_file_target, write_text_atomic
 
     if not out.lower().endswith((".html", ".htm")):
         raise UsageError(f"the map is written as .html, not as {out}.")
     check_file_target(out)
-    if is_model(data) and not is_model(model):
-        raise UsageError(f"{data} is a model: MODEL comes first, and DATA behind it.")
+    _check_order(model, data, "DATA")
     network, info = _load(model, "features are mapped of")
     import kvideo
     from kvideo.visualization.mapping import video_map
@@ -315,7 +315,7 @@ def embed(
     )
     write_text_atomic(Path(out), page)
     for failed in found.failures:
-        click.echo(f"Error: {failed.path}: {failed.error}", err=True)
+        click.echo(f"Warning: not on the map: {failed.path}: {failed.error}", err=True)
     click.echo(f"Wrote {out}", err=True)
 
 
@@ -384,11 +384,20 @@ def shift(
         return
     width = max(len(test.name) for test in found)
     for test in found:
-        middle = test.accuracy[len(test.accuracy) // 2]
+        middle, least = test.accuracy[len(test.accuracy) // 2], test.accuracy.min()
+        worst = f"{least:.1%} at its worst ({test.shifts[test.accuracy.argmin()]:+d} frames)"
         click.echo(
-            f"{test.name:<{width}}  {middle:.1%} unmoved, {test.accuracy.min():.1%} at its worst "
-            f"({test.shifts[test.accuracy.argmin()]:+d} frames)"
+            f"{test.name:<{width}}  {middle:.1%} unmoved, "
+            + (worst if least < middle else "and no less when moved")
         )
+
+
+def _check_order(model: str, data: str, word: str) -> None:
+    from kvideo.choosing import is_model
+    from kvideo.errors import UsageError
+
+    if is_model(data) and not is_model(model):
+        raise UsageError(f"{data} is a model: MODEL comes first, and {word} behind it.")
 
 
 def _load(model: str, what: str, precision: str = "float32") -> tuple[Any, ModelInfo]:

@@ -247,12 +247,13 @@ class _Explainer:
 
 
 def _explainer(model: keras.Model, layer: str) -> _Explainer:
-    if layer == FEATURE_MAP and layer not in [each.name for each in model.layers]:
+    names = [each.name for each in model.layers]
+    found = layer_output(model, layer) if layer in names or layer != FEATURE_MAP else None
+    if found is None or (layer == FEATURE_MAP and len(found.shape) != 5):
         raise UsageError(
             f'"{model.name}" has no layer "{FEATURE_MAP}" with a map over time and space, such as '
             "convolutions give; without one no place of a video can be said to speak for a class."
         )
-    found = layer_output(model, layer)
     if len(found.shape) != 5:
         raise UsageError(
             f'the layer "{layer}" of "{model.name}" has no maps (B, T, H, W, C) but '

@@ -100,13 +100,14 @@ def first_filters(model: keras.Model, layer: str | None = None) -> list[Filters]
     def visit(name: str, operation: Any, given: list[Any], outputs: Any) -> None:
         seen = [tracker.of(each) for each in given]
         tracker.follow(operation, given, outputs)
-        kernel = getattr(operation, "kernel", None)
-        if kernel is None or len(kernel.shape) not in (4, 5) or seen[0] is None:
+        if not seen or seen[0] is None:
             return
-        if max(seen[0].spans[HEIGHT].size, seen[0].spans[WIDTH].size) == 1:
+        if max(seen[0].spans[HEIGHT].size, seen[0].spans[WIDTH].size) > 1:
+            return
+        for kernel in _kernels(operation):
             clips = _as_clips(np.asarray(kernel, np.float32), seen[0], given[0].shape[-1])
             if clips is not None:
-                found[name] = Filters(name, clips)
+                found.setdefault(name, Filters(name, clips))
 
     trace(model, clip, visit)
     if not found:
@@ -119,6 +120,13 @@ def first_filters(model: keras.Model, layer: str | None = None) -> list[Filters]
             f"{enumerate_words(list(found))}."
         )
     return [found[layer]]
+
+
+def _kernels(operation: Any) -> list[Any]:
+    """Of a convolution, or of those inside of a layer that is made of others."""
+    inside = operation._flatten_layers() if isinstance(operation, keras.Layer) else []
+    kernels = [getattr(layer, "kernel", None) for layer in inside]
+    return [kernel for kernel in kernels if kernel is not None and len(kernel.shape) in (4, 5)]
 
 
 def _as_clips(kernel: np.ndarray, seen: Field, channels: int) -> np.ndarray | None:

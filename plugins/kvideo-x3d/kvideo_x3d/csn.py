@@ -71,3 +71,4 @@ csn_r101.clip_spec = ClipSpec(  # type: ignore[attr-defined]
     num_frames=32, frame_rate=15.0, size=(224, 224), short_side=256
 )
 csn_r101.views = Views(num_clips=10, num_crops=3)  # type: ignore[attr-defined]
+csn_r101.family = CSN  # type: ignore[attr-defined]  # for `kvideo convert`

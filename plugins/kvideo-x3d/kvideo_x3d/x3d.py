@@ -114,3 +114,4 @@ for _builder, _frames, _rate, _side, _short in (
         num_frames=_frames, frame_rate=_rate, size=(_side, _side), short_side=_short
     )
     _builder.views = Views(num_clips=10, num_crops=3)  # type: ignore[attr-defined]
+    _builder.family = X3D  # type: ignore[attr-defined]  # for `kvideo convert`

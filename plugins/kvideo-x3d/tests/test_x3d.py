@@ -103,3 +103,12 @@ def test_saving_learning_and_analysis(tmp_path, name, options):
 def test_clips_that_do_not_suit():
     with pytest.raises(UsageError, match="must be"):
         get_builder("x3d_s")(3, input_shape=(4, 64, 64, 2))
+
+
+@pytest.mark.parametrize(("name", "options"), [("x3d_xs", {}), ("csn_r101", {"stem_filters": 4})])
+def test_a_checkpoint_becomes_a_model_file(name, options, oracles, tmp_path):
+    """`kvideo convert` takes PyTorchVideo's files, so that they serve without training."""
+    out = tmp_path / "model.keras"
+    done = kvideo.convert(oracles / f"{name}.pyth", name, out, options=options)
+    assert done.tensors and len(done.info.class_names) == CLASSES
+    assert kvideo.load_model(out).output_shape == (None, CLASSES)
