@@ -153,7 +153,7 @@ def test_an_existing_file_is_kept(folder, tmp_path):
             2,
             "cannot write no/x.keras: there is no folder",
         ),
-        (["slow.pyth", "-m", "single_frame", "-o", "x.keras"], 2, "has no published checkpoints"),
+        (["slow.pyth", "-m", "single_frame", "-o", "x.keras"], 2, "knows no published checkpoints"),
         (["slow.pyth", "-m", "slow", "-o", "x.keras", "--set", "colour=1"], 2, "colour"),
         (
             ["slow.pyth", "-m", "slow", "-o", "x.keras", "--labels", "kinetics400"],
