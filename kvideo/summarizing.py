@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvideo.choosing import choose_model
+from kvideo.errors import UsageError
 from kvideo.saving import load_plain_model
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def summary(
         return summarize(model, input_shape, clip=info.clip_spec, views=info.views)
     plain = load_plain_model(model)
     if plain is not None:
+        if options or num_classes is not None:
+            raise UsageError(f"{model} is a file, whose options and classes are fixed.")
         return summary(plain, input_shape=input_shape)
     choice = choose_model(model, input_shape, options, num_classes, "what is summarized is")
     from kvideo.analysis import summarize

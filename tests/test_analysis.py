@@ -106,6 +106,8 @@ def test_a_file_of_keras_itself(tmp_path):
     model.save(tmp_path / "plain.keras")
     found = kvideo.summary(tmp_path / "plain.keras")
     assert found.layers[-1].field.size == (3, 3, 3) and found.clip is None
+    with pytest.raises(UsageError, match="options and classes are fixed"):
+        kvideo.summary(tmp_path / "plain.keras", options={"widths": (4, 6)})
     sequential(Mystery(), shape=(4, 4)).save(tmp_path / "odd.keras")
     with pytest.raises(ModelFileError, match="Could not locate class 'Mystery'") as caught:
         kvideo.summary(tmp_path / "odd.keras")

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import kvideo
-from kvideo.analysis import receptive_fields, summarize
+from kvideo.analysis import receptive_fields, register_layer, summarize
 from kvideo.analysis.fields import AXES
 from kvideo.clip_spec import Views, recommended_clip
 from kvideo.errors import UsageError
@@ -163,6 +163,23 @@ def test_layers_of_others() -> None:
     assert unknown.layers[-1].field is None and unknown.macs and "?" in unknown.to_text()
     known = summarize(keras.Model(clip, keras.layers.Conv3D(2, 3)(Told()(clip))))
     assert known.layers[-1].field.size == (4, 3, 3) and not known.unknown
+
+
+def test_layers_of_others_that_are_registered() -> None:
+    class Ahead(Strange):
+        """Another package's: it cannot have our methods."""
+
+    def field(layer, fields, given, got):
+        return fields[0].with_spans(T=fields[0].spans["T"].grown(0, 1))
+
+    register_layer(Ahead, receptive_field=field, macs=lambda layer, given, got: 5)
+    clip = keras.Input((4, 8, 8, 3))
+    known = summarize(keras.Model(clip, Ahead()(clip)))
+    assert known.layers[-1].field.size == (2, 1, 1) and known.macs == 5 and not known.unknown
+    with pytest.raises(UsageError, match="takes a class"):
+        register_layer(Ahead(), macs=lambda layer, given, got: 5)
+    with pytest.raises(UsageError, match="knows layers of the class Conv3D by itself"):
+        register_layer(keras.layers.Conv3D, receptive_field=field)
 
 
 def test_what_it_is_written_as() -> None:
