@@ -85,10 +85,12 @@ def test_features_leave_nothing_behind(start, tmp_path: Path) -> None:
     assert temporary_files(out) == []
 
 
+# A library may make an error of its own of what a signal raises inside of it.
 UNWINDING = """
 import contextlib, os, signal, sys, time
 import click
 import kvideo.cli
+import kvideo.errors
 
 @contextlib.contextmanager
 def slow():
@@ -102,7 +104,12 @@ def slow():
 def wait():
     with slow():
         print("ready", flush=True)
-        time.sleep(60)
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            if instead := os.environ.get("INSTEAD"):
+                raise {"TypeError": TypeError, "KVideoError": kvideo.errors.KVideoError}[instead]
+            raise
 
 kvideo.cli.COMMANDS["wait"] = ""
 kvideo.cli.LazyGroup.get_command = lambda self, context, name: wait
@@ -114,6 +121,9 @@ kvideo.cli.LazyGroup.get_command = lambda self, context, name: wait
     [
         ("", signal.SIGTERM, 143, "Terminated."),
         ("", signal.SIGINT, 1, "Interrupted."),
+        ("os.environ['INSTEAD'] = 'TypeError';", signal.SIGTERM, 143, "Terminated."),
+        ("os.environ['INSTEAD'] = 'TypeError';", signal.SIGINT, 1, "Interrupted."),
+        ("os.environ['INSTEAD'] = 'KVideoError';", signal.SIGTERM, 143, "Terminated."),
         ("signal.signal(signal.SIGTERM, lambda *_: os._exit(7));", signal.SIGTERM, 7, ""),
     ],
 )

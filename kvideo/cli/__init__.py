@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from importlib import import_module
@@ -14,6 +12,7 @@ from typing import Any
 import click
 
 from kvideo import __version__
+from kvideo.cli.stopping import Stoppable, unwinding, was_terminated
 from kvideo.errors import TERMINATED, KVideoError
 
 # Command → what `kvideo --help` says of it. The module has the command's name, with "_" for "-".
@@ -93,7 +92,8 @@ class LazyGroup(click.Group):
     def invoke(self, context: click.Context) -> Any:
         """Turns an error that kvideo raises on purpose into its sentence and exit status."""
         try:
-            return super().invoke(context)
+            with unwinding():
+                return super().invoke(context)
         except KVideoError as error:
             click.echo(f"Error: {error}", err=True)
             context.exit(error.exit_status)
@@ -111,46 +111,10 @@ def cli() -> None:
     """Video recognition with Keras 3: train, test and use models on your own videos."""
 
 
-class _Termination(KeyboardInterrupt):
-    """SIGTERM: unwinds as Ctrl-C does, so that temporary files and child processes go."""
-
-
-class _Terminable:
-    """Within it, SIGTERM raises `_Termination`; the attribute `asked` says that it came.
-
-    A second one in the same second is part of the first (`timeout` sends two), and must not stop
-    what cleans up; a later one raises anew.
-    """
-
-    _SAME = 1.0  # seconds
-
-    def __enter__(self) -> _Terminable:
-        self.asked: float | None = None
-        # Who ignores it, or looks after it himself, goes on doing so.
-        self._active = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-        if self._active:
-            try:
-                signal.signal(signal.SIGTERM, self._raise)
-            except ValueError:  # not in the main thread
-                self._active = False
-        return self
-
-    def _raise(self, *_: object) -> None:
-        now, before = time.monotonic(), self.asked
-        if before is None or now - before > self._SAME:
-            self.asked = now
-            raise _Termination
-
-    def __exit__(self, *_: object) -> None:
-        # After the first one the handler stays: the second may still be on its way.
-        if self._active and self.asked is None:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
 def main() -> None:
     """Entry point of the `kvideo` command."""
-    with _Terminable() as terminable:
-        _main(terminable)
+    with Stoppable():
+        _main()
 
 
 def _shown_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
@@ -167,7 +131,7 @@ def _shown_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
     return show
 
 
-def _main(terminable: _Terminable) -> None:
+def _main() -> None:
     import io
 
     # TensorFlow's own messages would stand between a user and ours.
@@ -181,9 +145,8 @@ def _main(terminable: _Terminable) -> None:
         status = cli.main(prog_name="kvideo", standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except (click.Abort, KeyboardInterrupt):
-        terminated = terminable.asked is not None
-        click.echo("Terminated." if terminated else "Interrupted.", err=True)
-        sys.exit(TERMINATED if terminated else 1)
+        click.echo("Terminated." if was_terminated() else "Interrupted.", err=True)
+        sys.exit(TERMINATED if was_terminated() else 1)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -16,6 +16,7 @@ from kvideo.cli.options import (
     views_options,
     workers_option,
 )
+from kvideo.cli.stopping import unwinding
 
 if TYPE_CHECKING:
     from kvideo.feature_set import FeatureSet
@@ -86,23 +87,24 @@ def features(
     read_info(model_file(model))
     import_quietly()
     try:
-        result = run(
-            model,
-            data,
-            layer=layer,
-            pool=pool,
-            out=out,
-            root=root,
-            split=split,
-            num_clips=num_clips,
-            num_crops=num_crops,
-            stride=stride,
-            precision=precision,
-            batch_size=batch_size,
-            workers=workers,
-            decoder=decoder,
-            quarantine=quarantine,
-        )
+        with unwinding():
+            result = run(
+                model,
+                data,
+                layer=layer,
+                pool=pool,
+                out=out,
+                root=root,
+                split=split,
+                num_clips=num_clips,
+                num_crops=num_crops,
+                stride=stride,
+                precision=precision,
+                batch_size=batch_size,
+                workers=workers,
+                decoder=decoder,
+                quarantine=quarantine,
+            )
     except KeyboardInterrupt:
         click.echo("What is finished is kept; the same command goes on from there.", err=True)
         raise
