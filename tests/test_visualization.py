@@ -87,10 +87,11 @@ def invoke(*arguments):
 def test_activation_is_where_and_when_the_class_is(film: Path, tmp_path: Path, monkeypatch) -> None:
     model, reader = colour_model(), clip_reader(SPEC)
     found = class_activation(model, str(film), reader, NAMES, label=1)
-    assert found.label == "red" and found.maps.shape == (4, 4, 8, 8) and found.maps.max() == 1
-    times, strength = found.curve()
+    assert found.label == "red" and found.maps.shape == (7, 4, 8, 8) and found.maps.max() == 1
+    times, strength, probabilities = found.curve()
     early = times < FRAMES / RATE / 2 - 0.05
     assert strength[early].min() > 10 * strength[~early].max()
+    assert probabilities[0] > 0.9 and probabilities[-1] < 0.1
     assert found.probabilities[0] > 0.9 and found.probabilities[-1] < 0.1
     heat, probability = found.at(0.3)
     picture = over_picture(heat, found.window, found.size, (HEIGHT, WIDTH))
@@ -112,6 +113,23 @@ def test_activation_is_where_and_when_the_class_is(film: Path, tmp_path: Path, m
     plain = frames[2][int(18 * scale) : int(22 * scale), int(20 * scale) : int(24 * scale)]
     assert corner[..., 1].mean() > 60  # the colours of heat over pure red
     assert abs(plain.mean() - 128) < 40
+
+
+def test_padding_at_the_ends_of_clips_does_not_show(tmp_path: Path) -> None:
+    clip = keras.Input((4, 32, 32, 3), name="clip")
+    x = keras.layers.Conv3D(1, (3, 1, 1), padding="same", name="feature_map")(clip)
+    x = keras.layers.GlobalAveragePooling3D(name="features")(x)
+    x = keras.layers.Dense(2, name="logits")(x)
+    model = keras.Model(clip, keras.layers.Activation("softmax", name="predictions")(x))
+    model.get_layer("feature_map").set_weights([np.full((3, 1, 1, 3, 1), 1 / 9), np.zeros(1)])
+    model.get_layer("logits").set_weights([np.array([[0.0, 1.0]]), np.zeros(2)])
+    even = write_video(tmp_path / "even.mp4", np.full((40, 32, 32, 3), 90, np.uint8), RATE)
+    found = class_activation(model, str(even), clip_reader(SPEC), NAMES, label=1)
+    assert found.maps.min() < 0.7  # each clip's first and last frame
+    times, strength, _ = found.curve()
+    inside = (times > 0.2) & (times < 3.7)
+    assert inside.sum() >= 34
+    np.testing.assert_allclose(strength[inside], strength[inside].mean(), rtol=0.01)
 
 
 def test_large_pictures_are_shrunk_and_what_is_not_seen_is_dark(model_file, tmp_path) -> None:

@@ -118,7 +118,7 @@ def cam(
     if as_json:
         print_json(found.to_json())
     else:
-        times, strength = found.curve()
+        times, strength, _ = found.curve()
         click.echo(
             f"{video}: {found.label} {found.probabilities.mean():.1%}; most speaks for it at "
             f"{times[strength.argmax()]:.2f} s."

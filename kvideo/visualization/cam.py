@@ -46,10 +46,11 @@ class Activation:
         path: the video.
         label: the class's name.
         number: of the class.
-        times: (N, T) seconds of the frames of N clips, one after the other.
+        times: (N, T) seconds of the frames of N clips; each begins in the middle of the last one.
         maps: (N, T', H', W') from 0 to 1, the largest value of the video; a map's places cover the
             clip's frames and pixels evenly.
         probabilities: (N,) the model's, of the class, for each clip.
+        span: of a clip, seconds.
         window: which part of the picture the clips show.
         size: (H, W) of a clip.
         end: of the video, seconds.
@@ -61,13 +62,14 @@ class Activation:
     times: np.ndarray
     maps: np.ndarray
     probabilities: np.ndarray
+    span: float
     window: Window
     size: tuple[int, int]
     end: float
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, without the maps themselves."""
-        times, strength = self.curve()
+        times, strength, probabilities = self.curve()
         return {
             "path": self.path,
             "class": self.label,
@@ -79,35 +81,60 @@ class Activation:
             ],
             "times": times.tolist(),
             "strength": strength.tolist(),
+            "probability": probabilities.tolist(),
         }
 
     def at(self, seconds: float) -> tuple[np.ndarray, float]:
-        """The map (H', W') at a time, in between of its moments, and the clip's probability."""
-        number = int(np.clip(np.searchsorted(self.times[:, 0], seconds, "right") - 1, 0, None))
-        moments = self.moments[number]
-        place = np.interp(seconds, moments, np.arange(len(moments)))
-        low, share = int(place), place - int(place)
-        high = min(low + 1, len(moments) - 1)
-        maps = self.maps[number]
-        return maps[low] * (1 - share) + maps[high] * share, float(self.probabilities[number])
+        """The map (H', W') and the class's probability at a time.
+
+        Both are means of the clips that show the moment, each by how far it is from that clip's
+        ends: there a network sees padding, and little speaks for anything.
+        """
+        return self._blended(self.maps, seconds), float(self._blended(self._steady, seconds))
+
+    def curve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Seconds (M,), rising; how much speaks for the class (M,); its probability (M,).
+
+        How much speaks for it is the mean over the map of that time.
+        """
+        strength = self.maps.mean(axis=(2, 3))
+        times = np.unique(self.moments.round(4))
+        blended = [(self._blended(strength, t), self._blended(self._steady, t)) for t in times]
+        return times, *np.array(blended).T
 
     @property
     def moments(self) -> np.ndarray:
         """(N, T') seconds that the maps stand for."""
-        count = self.maps.shape[1]
-        places = (np.arange(count) + 0.5) * self.times.shape[1] / count - 0.5
-        index = np.arange(self.times.shape[1])
-        return np.stack([np.interp(places, index, row) for row in self.times])
+        return np.stack([self._moments(row, self.maps.shape[1]) for row in self.times])
 
-    def curve(self) -> tuple[np.ndarray, np.ndarray]:
-        """Seconds (M,), rising, and how much speaks for the class: the mean over each map.
+    @staticmethod
+    def _moments(times: np.ndarray, count: int) -> np.ndarray:
+        """Seconds that `count` values stand for which cover a clip's frames evenly."""
+        places = (np.arange(count) + 0.5) * len(times) / count - 0.5
+        return np.interp(places, np.arange(len(times)), times)
 
-        Where clips overlap, or a frame is held beyond the video's end, maps of one moment count as
-        their mean.
-        """
-        strength = self.maps.mean(axis=(2, 3)).reshape(-1)
-        times, places = np.unique(self.moments.reshape(-1), return_inverse=True)
-        return times, np.bincount(places, strength) / np.bincount(places)
+    @property
+    def _steady(self) -> np.ndarray:
+        """(N, 1) the probabilities, which are the same all along a clip."""
+        return self.probabilities[:, None]
+
+    def _blended(self, values: np.ndarray, seconds: float) -> Any:
+        """Values (N, T', ...) of clips at a time: between their moments, and between the clips."""
+        distance = np.abs(self.times.mean(axis=1) - seconds)
+        weights = np.maximum(1 - distance / (self.span / 2), 0)
+        numbers = np.flatnonzero(weights)
+        if not len(numbers):  # before the first frame or behind the last one that a clip shows
+            numbers = distance.argmin(keepdims=True)
+            weights[numbers] = 1
+        total: Any = 0
+        for number in numbers:
+            rows = values[number]
+            moments = self._moments(self.times[number], len(rows))
+            place = np.interp(seconds, moments, np.arange(len(rows)))
+            low = int(place)
+            high = min(low + 1, len(rows) - 1)
+            total += weights[number] * (rows[low] + (rows[high] - rows[low]) * (place - low))
+        return total / weights[numbers].sum()
 
 
 def class_activation(
@@ -120,7 +147,7 @@ def class_activation(
     layer: str = FEATURE_MAP,
     on_clips: Callable[[int], None] | None = None,
 ) -> Activation:
-    """Grad-CAM of a video of any length, clip by clip.
+    """Grad-CAM of a video of any length, over clips that overlap by half.
 
     Args:
         model: a functional classifier with a layer `logits`.
@@ -173,6 +200,7 @@ def class_activation(
         clip_times(starts, last, reader.spec),
         joined / max(float(joined.max()), 1e-12),
         np.concatenate(probabilities),
+        reader.spec.span,
         reader.window(record),
         reader.spec.size,
         last,
@@ -229,9 +257,9 @@ def _paint(frame: np.ndarray, heat: np.ndarray) -> None:
 
 
 def _starts(first: float, last: float, span: float) -> np.ndarray:
-    """Clips one after the other; the last one ends with the video."""
-    room = max(0.0, last - first - span)
-    starts = first + np.arange(int(room / span + 1e-6) + 1) * span
+    """Each clip begins in the middle of the one before; the last one ends with the video."""
+    room, hop = max(0.0, last - first - span), span / 2
+    starts = first + np.arange(int(room / hop + 1e-6) + 1) * hop
     if room - (starts[-1] - first) > 0.05 * span:
         starts = np.append(starts, first + room)
     return starts

@@ -20,20 +20,16 @@ def activation_png(activation: Activation) -> bytes:
     figure = Figure(figsize=(11, 3), dpi=150, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    times, strength = activation.curve()
+    times, strength, probabilities = activation.curve()
     end = max(activation.end, float(times[-1]), 1e-3)
     # The first and the last map stand for what lies before and behind their middles, too.
     times = np.concatenate([[0.0], times, [end]])
-    strength = np.concatenate([strength[:1], strength, strength[-1:]])
+    strength, probabilities = (np.pad(row, 1, mode="edge") for row in (strength, probabilities))
     axes.fill_between(
         times, strength / max(float(strength.max()), 1e-12), color="#e0822b", alpha=0.55, lw=0,
         label="what speaks for it (mean over the picture; its highest is 1)",
     )  # fmt: skip
-    edges = [0.0, *activation.times[1:, 0], end]
-    axes.stairs(
-        activation.probabilities, edges, baseline=None, color="#3b76c4", lw=1.8,
-        label="probability, clip by clip",
-    )  # fmt: skip
+    axes.plot(times, probabilities, color="#3b76c4", lw=1.8, label="its probability")
     axes.set_xlim(0, end)
     axes.set_ylim(0, 1.05)
     axes.set_xlabel("seconds", fontsize=9)
