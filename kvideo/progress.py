@@ -189,7 +189,8 @@ class Progress:
 
     def _count(self) -> str:
         if self.total is None:
-            return f"{self.done} {self._unit}s" if self._unit else str(self.done)
+            ending = "s" if self._unit and self.done != 1 else ""
+            return f"{self.done} {self._unit}{ending}".rstrip()
         count = f"{self.done}/{self.total}"
         if self._in_place or not self.total:
             return count

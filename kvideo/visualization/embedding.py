@@ -20,6 +20,7 @@ _LEAST = 6  # videos below which t-SNE makes no sense
 _WIDTH, _HEIGHT = 1200, 800  # units of the map
 _TILES = 0.35  # share of the map that thumbnails may cover
 _LARGEST = 72
+_GROWN = 2.4  # times as large under the pointer: see map.css
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +97,7 @@ def map_html(
         f"{escape(class_names[label])} <span>{counts[label]}</span></li>"
         for label in known
     )
+    edge = round(tile * (_GROWN - 1) / 2) + 4  # room for those at the border to grow
     marks = "\n".join(_mark(video, tile, colours, class_names) for video in videos)
     style = resources.files("kvideo.visualization").joinpath("map.css").read_text("utf-8")
     return (
@@ -105,8 +107,9 @@ def map_html(
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
         f"<h1>{escape(title)}</h1>\n<p>{plural(len(videos), 'video')}. {escape(note)}</p>\n"
         f"<ul>{legend}</ul>\n"
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">\n'
-        f"{marks}\n</svg>\n</body>\n</html>\n"
+        f'<div tabindex="0"><svg viewBox="{-edge} {-edge} {_WIDTH + 2 * edge} {_HEIGHT + 2 * edge}" '
+        f'role="img" aria-label="{escape(title)}">\n'
+        f"{marks}\n</svg></div>\n</body>\n</html>\n"
     )
 
 
