@@ -98,6 +98,7 @@ def map_html(
         for label in known
     )
     edge = round(tile * (_GROWN - 1) / 2) + 4  # room for those at the border to grow
+    width, height = _WIDTH + 2 * edge, _HEIGHT + 2 * edge
     marks = "\n".join(_mark(video, tile, colours, class_names) for video in videos)
     style = resources.files("kvideo.visualization").joinpath("map.css").read_text("utf-8")
     return (
@@ -107,8 +108,8 @@ def map_html(
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
         f"<h1>{escape(title)}</h1>\n<p>{plural(len(videos), 'video')}. {escape(note)}</p>\n"
         f"<ul>{legend}</ul>\n"
-        f'<div tabindex="0"><svg viewBox="{-edge} {-edge} {_WIDTH + 2 * edge} {_HEIGHT + 2 * edge}" '
-        f'role="img" aria-label="{escape(title)}">\n'
+        f'<div tabindex="0"><svg viewBox="{-edge} {-edge} {width} {height}" role="img" '
+        f'aria-label="{escape(title)}">\n'
         f"{marks}\n</svg></div>\n</body>\n</html>\n"
     )
 
