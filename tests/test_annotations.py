@@ -402,6 +402,28 @@ def test_csv_errors_name_the_line(tmp_path, row, words):
     assert "d.csv, line 3" in str(caught.value)
 
 
+def test_a_video_in_which_nothing_happens_is_background(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    rows = "a.mp4,1,2,goal\nb.mp4,,,\nc.mp4,0,4,corner\n"
+    (tmp_path / "d.csv").write_text(f"video,start,end,label\n{rows}")
+    found = read_data(tmp_path / "d.csv")
+    assert found.class_names == ("background", "corner", "goal")
+    assert [record.labels for record in found.records] == [(2,), (0,), (1,)]
+    assert (found.records[1].start, found.records[1].end) == (None, None)
+    assert "1 video without a label: a clip each" in found.notes[0]
+    # Background by the name that it has there; a model without such a class is not asked for it.
+    (tmp_path / "e.csv").write_text(f"video,start,end,label\n{rows}c.mp4,4,9,Background\n")
+    assert read_data(tmp_path / "e.csv").class_names == ("Background", "corner", "goal")
+    less = read_data(tmp_path / "d.csv", class_names=("corner", "goal"))
+    assert [record.labels for record in less.records] == [(1,), (0,)]
+    assert 'left out: there is no class "background"' in less.notes[0]
+    over_time = read_data(tmp_path / "d.csv", per_frame=True)
+    assert [record.labels for record in over_time.records] == [(0, 2), (0,), (1,)]
+    with pytest.raises(DataError, match="a.mp4 has no label"):
+        (tmp_path / "f.csv").write_text("video,start,end,label\na.mp4,1,2,\n")
+        read_data(tmp_path / "f.csv")
+
+
 def test_csv_without_labels(tmp_path):
     touch(tmp_path, "a.mp4")
     (tmp_path / "d.csv").write_text("path,start\na.mp4,1\n")

@@ -40,6 +40,7 @@ from kvideo.data.over_time import (
     clips_of,
     label_file,
     no_labels_over_time,
+    nothing_as_background,
     read_label_files,
     require_labels_over_time,
     without_faults,
@@ -287,6 +288,10 @@ class _Reader:
             return self._read_over_time(files[0], entries, notes)
         if any(entry.over_time for entry in entries):
             entries = self._clips_over_time(entries, notes)
+        elif self.require_labels:
+            expected = None if self.names is None else self.names.names
+            entries, found = nothing_as_background(entries, expected)
+            notes += found
         for entry in entries if self.require_labels else ():
             if not entry.labels:
                 raise DataError(

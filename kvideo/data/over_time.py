@@ -172,6 +172,39 @@ def _gap(entry: Entry, start: float, end: float) -> list[Entry]:
     ]
 
 
+def nothing_as_background(
+    entries: Sequence[Entry], expected: Sequence[str] | None
+) -> tuple[list[Entry], list[str]]:
+    """Videos of a table of segments in which nothing happens, as clips of the class background.
+
+    Args:
+        entries: of a table in which each row is a clip.
+        expected: the classes, where they are given; without background, such videos are left out.
+
+    Returns:
+        Entries, and notes about what became of them.
+    """
+
+    def empty(entry: Entry) -> bool:
+        return entry.has_segment and not entry.labels
+
+    labels = list(dict.fromkeys(label for entry in entries for label in entry.labels))
+    nothing = sum(map(empty, entries))
+    if not labels or not nothing:
+        return list(entries), []
+    count = f"{plural(nothing, 'video')} without a label"
+    known = labels if expected is None else expected
+    name = next((label for label in known if label.lower() == BACKGROUND), None)
+    if name is None and expected is not None:
+        kept = [entry for entry in entries if not empty(entry)]
+        return kept, [f'{count} left out: there is no class "{BACKGROUND}".']
+    name = name or BACKGROUND
+    clips = [
+        dataclasses.replace(entry, labels=(name,)) if empty(entry) else entry for entry in entries
+    ]
+    return clips, [f'{count}: a clip each, of the class "{name}".']
+
+
 def build_records(
     found: Sequence[tuple[Entry, str | None]], names: ClassNames, *, may_add: bool
 ) -> tuple[list[VideoRecord], ClassNames, list[str]]:

@@ -45,11 +45,15 @@ def find_header(text: str) -> tuple[list[str], str] | None:
 
 
 def parse_csv(text: str, source: str, header: list[str], delimiter: str) -> Iterator[Entry]:
-    """Rows below a header; several labels stand in one cell, with `|` or `;` between them."""
+    """Rows below a header; several labels stand in one cell, with `|` or `;` between them.
+
+    A row of segments without label, start and end is a video in which nothing happens.
+    """
     place = {
         key: next((header.index(name) for name in names if name in header), None)
         for key, names in COLUMNS.items()
     }
+    has_segment = place["start"] is not None and place["end"] is not None
     by_id = KINETICS_ID in header
     path_at = header.index(KINETICS_ID) if by_id else place["path"]
     need = max(p for p in (path_at, place["label"]) if p is not None)
@@ -75,7 +79,7 @@ def parse_csv(text: str, source: str, header: list[str], delimiter: str) -> Iter
         start, end, fault = parse_segment(cells.get("start"), cells.get("end"), where)
         if place["label"] is not None:
             labels = tuple(p.strip() for p in re.split(separators, cells["label"]) if p.strip())
-            if not labels:
+            if not labels and not (has_segment and start is end is None):
                 fault = f"{where}: {short(path)} has no label. Name one, or drop the line."
         yield Entry(
             where,
@@ -87,7 +91,7 @@ def parse_csv(text: str, source: str, header: list[str], delimiter: str) -> Iter
             split=split_name(cells["split"]) if cells.get("split") else None,
             by_id=by_id,
             label_text=cells.get("label", ""),
-            has_segment=place["start"] is not None and place["end"] is not None,
+            has_segment=has_segment,
             fault=fault,
         )
 
