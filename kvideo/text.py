@@ -51,7 +51,7 @@ def plural(number: int, noun: str) -> str:
     """`"1 video"`, `"2 videos"`, `"2 classes"`, `"1,234 videos"`."""
     if number == 1:
         return f"1 {noun}"
-    return f"{number:,} {noun}{'es' if noun.endswith('s') else 's'}"
+    return f"{number:,} {noun}{'es' if noun.endswith(('s', 'x')) else 's'}"
 
 
 def enumerate_words(words: Sequence[str], limit: int = 5) -> str:

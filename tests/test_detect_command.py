@@ -309,6 +309,16 @@ def test_the_official_figure(shared: Path, tmp_path: Path) -> None:
     assert found == pytest.approx(expected["mAP"], abs=1e-9)
 
 
+def test_moments_with_nobody_alone_are_nothing_to_train_on(data: Path, tmp_path: Path) -> None:
+    rows = "v0,1,,,,,,\nv1,1,,,,,,\nv2,1,0,0,1,1,red,0\n"
+    (tmp_path / "few.csv").write_text(f"{','.join(HEADER)}\n{rows}")
+    with pytest.raises(DataError, match="no box to train on in 2 moments"):  # v2 is held out
+        detection.fit(
+            tmp_path / "few.csv", "single_frame", root=data / "videos", out=tmp_path / "run",
+            val_fraction=0.3, seed=0, **SETTINGS,
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

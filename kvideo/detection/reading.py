@@ -15,6 +15,7 @@ from kvideo.data.records import VideoSet
 from kvideo.data.remote import list_remote, open_remote
 from kvideo.detection.settings import check_settings
 from kvideo.errors import DataError
+from kvideo.text import plural
 
 if TYPE_CHECKING:
     from kvideo.training.experiment import Experiment
@@ -143,12 +144,16 @@ def read_videos(
     if not len(videos):
         raise DataError(f"{experiment.data}: there is no moment to train on.")
     boxes = sum(len(each.actors) for each in videos.records if isinstance(each, Keyframe))
+    if not boxes:
+        raise DataError(
+            f"{experiment.data}: there is no box to train on in {plural(len(videos), 'moment')}."
+        )
     counts = (
-        f"{len(videos)} moments of {len(videos.paths)} videos with {boxes} boxes, "
-        f"{len(videos.class_names)} actions"
+        f"{plural(len(videos), 'moment')} of {plural(len(videos.paths), 'video')} with "
+        f"{plural(boxes, 'box')}, {plural(len(videos.class_names), 'action')}"
     )
     if validation is not None and len(validation):
-        say(f"Training on {counts}; validating on {len(validation)} moments.")
+        say(f"Training on {counts}; validating on {plural(len(validation), 'moment')}.")
         return videos, validation
     say(f"Training on {counts}, without validation.")
     return videos, None
