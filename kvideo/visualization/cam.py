@@ -8,6 +8,7 @@ video models have a time axis, so that they also say when.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +31,7 @@ from kvideo.visualization.heat import heat_picture, over_picture
 FEATURE_MAP, LOGITS = "feature_map", "logits"
 _BATCH = 4  # clips at once
 _KEPT_BYTES = 256 * 2**20  # of maps, while the class is sought; those of longer films are made anew
+_SAMPLES = 8  # times that a mean is taken over
 _SHORTEST_SIDE = 240  # pixels; smaller pictures are enlarged, or nothing would be readable
 _LONGEST_SIDE = 640  # larger ones are shrunk: a film of HD would take minutes
 _TEXT = 0.05  # of the picture's height
@@ -85,56 +87,68 @@ class Activation:
         }
 
     def at(self, seconds: float) -> tuple[np.ndarray, float]:
-        """The map (H', W') and the class's probability at a time.
-
-        Both are means of the clips that show the moment, each by how far it is from that clip's
-        ends: there a network sees padding, and little speaks for anything.
-        """
-        return self._blended(self.maps, seconds), float(self._blended(self._steady, seconds))
+        """The map (H', W') and the class's probability around a time; see `curve`."""
+        around = self._around(np.array([seconds]))
+        steady = self.probabilities[:, None]
+        return self._seen(self.maps, around)[0], float(self._seen(steady, around)[0])
 
     def curve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Seconds (M,), rising; how much speaks for the class (M,); its probability (M,).
 
-        How much speaks for it is the mean over the map of that time.
+        How much speaks for it is the mean over the map. Of the clips that show a moment each counts
+        by how far it is from that clip's ends, where a network sees padding; and all is averaged
+        over the time from one clip to the next, so that what comes of a moment's place in its clip
+        alone is the same all along the video.
         """
-        strength = self.maps.mean(axis=(2, 3))
         times = np.unique(self.moments.round(4))
-        blended = [(self._blended(strength, t), self._blended(self._steady, t)) for t in times]
-        return times, *np.array(blended).T
+        around = self._around(times)
+        strength = self._seen(self.maps.mean(axis=(2, 3)), around)
+        return times, strength, self._seen(self.probabilities[:, None], around)
 
     @property
     def moments(self) -> np.ndarray:
         """(N, T') seconds that the maps stand for."""
-        return np.stack([self._moments(row, self.maps.shape[1]) for row in self.times])
+        return np.stack([_moments(row, self.maps.shape[1]) for row in self.times])
 
-    @staticmethod
-    def _moments(times: np.ndarray, count: int) -> np.ndarray:
-        """Seconds that `count` values stand for which cover a clip's frames evenly."""
-        places = (np.arange(count) + 0.5) * len(times) / count - 0.5
-        return np.interp(places, np.arange(len(times)), times)
+    @functools.cached_property
+    def _centres(self) -> np.ndarray:
+        """(N,) the middles of the clips, rising."""
+        return self.times.mean(axis=1)
 
-    @property
-    def _steady(self) -> np.ndarray:
-        """(N, 1) the probabilities, which are the same all along a clip."""
-        return self.probabilities[:, None]
+    def _around(self, seconds: np.ndarray) -> np.ndarray:
+        """(M, S) times around each, evenly over the time from one clip to the next."""
+        places = (np.arange(_SAMPLES) + 0.5) / _SAMPLES - 0.5
+        around = seconds[:, None] + places * self.span / 2
+        return np.clip(around, self.times[0, 0], self.times[-1, -1])
 
-    def _blended(self, values: np.ndarray, seconds: float) -> Any:
-        """Values (N, T', ...) of clips at a time: between their moments, and between the clips."""
-        distance = np.abs(self.times.mean(axis=1) - seconds)
-        weights = np.maximum(1 - distance / (self.span / 2), 0)
-        numbers = np.flatnonzero(weights)
-        if not len(numbers):  # before the first frame or behind the last one that a clip shows
-            numbers = distance.argmin(keepdims=True)
-            weights[numbers] = 1
-        total: Any = 0
-        for number in numbers:
-            rows = values[number]
-            moments = self._moments(self.times[number], len(rows))
-            place = np.interp(seconds, moments, np.arange(len(rows)))
-            low = int(place)
-            high = min(low + 1, len(rows) - 1)
-            total += weights[number] * (rows[low] + (rows[high] - rows[low]) * (place - low))
-        return total / weights[numbers].sum()
+    def _seen(self, values: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """Means (M, ...) over times (M, S) of what clips' values (N, T', ...) are there."""
+        order = np.argsort(times, axis=None)
+        seconds, half = times.reshape(-1)[order], self.span / 2
+        ones = [1] * (values.ndim - 2)
+        total = np.zeros((len(seconds), *values.shape[2:]))
+        weights = np.zeros((len(seconds), *ones))
+        first, last = np.searchsorted(self._centres, (seconds[0] - half, seconds[-1] + half))
+        for number in range(first, last):
+            centre, rows = self._centres[number], values[number]
+            shown = slice(*np.searchsorted(seconds, (centre - half, centre + half)))
+            moments = _moments(self.times[number], len(rows))
+            place = np.interp(seconds[shown], moments, np.arange(len(rows)))
+            low = place.astype(int)
+            high = np.minimum(low + 1, len(rows) - 1)
+            share = (place - low).reshape(-1, *ones)
+            weight = (1 - np.abs(seconds[shown] - centre) / half).reshape(-1, *ones)
+            total[shown] += weight * (rows[low] * (1 - share) + rows[high] * share)
+            weights[shown] += weight
+        found = np.empty_like(total)
+        found[order] = total / np.maximum(weights, 1e-12)
+        return found.reshape(*times.shape, *values.shape[2:]).mean(axis=1)
+
+
+def _moments(times: np.ndarray, count: int) -> np.ndarray:
+    """Seconds that `count` values stand for which cover a clip's frames evenly."""
+    places = (np.arange(count) + 0.5) * len(times) / count - 0.5
+    return np.interp(places, np.arange(len(times)), times)
 
 
 def class_activation(
