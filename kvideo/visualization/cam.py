@@ -308,11 +308,11 @@ def _explainer(model: keras.Model, layer: str) -> _Explainer:
     # For any number of clips at once: the last block's is another, and to trace takes seconds.
     any_clips = tf.TensorSpec((None, *model.input_shape[1:]), model.input.dtype)
 
-    @tf.function(jit_compile=False, input_signature=[any_clips])
+    @tf.function(jit_compile=False, autograph=False, input_signature=[any_clips])
     def until_map(clips: Any) -> Any:
         return first(clips, training=False)
 
-    @tf.function(jit_compile=False, reduce_retracing=True)
+    @tf.function(jit_compile=False, autograph=False, reduce_retracing=True)
     def of_map(maps: Any, label: Any) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(maps)
@@ -323,7 +323,7 @@ def _explainer(model: keras.Model, layer: str) -> _Explainer:
         heat = tf.nn.relu(tf.reduce_sum(weights * tf.cast(maps, tf.float32), axis=-1))
         return heat, _of_clip(scores)
 
-    @tf.function(jit_compile=False, reduce_retracing=True)
+    @tf.function(jit_compile=False, autograph=False, reduce_retracing=True)
     def scores(maps: Any) -> Any:
         return _of_clip(second(maps, training=False)[1])
 
