@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ def summary(
             raise UsageError(f"a summary is written as .csv, .json or .md, not as {file}.")
         check_target(file)
     import_quietly()
-    found = run(model, input_shape=input_shape, options=dict(options), num_classes=classes)
+    with contextlib.nullcontext() if options else _without_values(model):
+        found = run(model, input_shape=input_shape, options=dict(options), num_classes=classes)
     for file in outputs:
         kind = Path(file).suffix.lower()
         if kind == ".csv":
@@ -85,3 +87,19 @@ def summary(
         print_json(found.to_json())
     elif not outputs:
         click.echo(found.to_text(all_layers))
+
+
+def _without_values(model: str) -> contextlib.AbstractContextManager[Any]:
+    """A scope in which the weights of kvideo's own models get no values.
+
+    A summary needs none, and to draw those of a SlowFast-R101 takes longer than all the rest. Keras
+    would fill them in later, before it builds another model; here the process ends first.
+    """
+    import keras
+
+    from kvideo.registry import MODELS, entries
+
+    entry = entries(MODELS).get(model)
+    if entry is None or not entry.builtin:
+        return contextlib.nullcontext()
+    return keras.StatelessScope(initialize_variables=False)
