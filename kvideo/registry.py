@@ -148,7 +148,12 @@ def get_decoder(name: str = "pyav") -> Callable[..., Any]:
         UnknownNameError: there is none.
         PluginLoadError: it cannot be imported.
     """
-    return find(DECODERS, name).load()
+    entry = find(DECODERS, name)
+    if entry.builtin:
+        return entry.load()
+    from kvideo.data.plugin_decoder import PluginDecoder
+
+    return PluginDecoder(entry.load(), f'"{name}" ({entry.distribution} {entry.version})')
 
 
 def get_person_detector(name: str) -> Callable[..., Any]:

@@ -13,8 +13,8 @@ from kvideo import doctor
 from kvideo.clip_spec import ClipSpec, Views
 from kvideo.data.annotations import VideoRecord
 from kvideo.data.pipeline import clip_reader
-from kvideo.errors import PluginLoadError, UnknownNameError
-from kvideo.registry import DECODERS, MODELS, entries, find, get_builder
+from kvideo.errors import DecodeError, PluginLoadError, UnknownNameError
+from kvideo.registry import DECODERS, MODELS, entries, find, get_builder, get_decoder
 
 PYPROJECT = """
 [build-system]
@@ -175,6 +175,74 @@ def test_a_plugin_decodes(with_plugins: Path, tiny_videos: Path) -> None:
     np.testing.assert_array_equal(plain, 255 - negative)
     with pytest.raises(UnknownNameError, match='no decoder "negativ"'):
         clip_reader(spec, "negativ")
+
+
+BAD_DECODERS = """
+from kvideo.data import open_video
+
+
+def never(path, *, opener=None, threads=1):
+    raise ValueError("no codec")
+
+
+class Late:
+    def __init__(self, reader):
+        self.info, self.reader = reader.info, reader
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.reader.close()
+
+    def frames(self, *, size=None):
+        for number, found in enumerate(self.reader.frames(size=size)):
+            if number == 2:
+                raise RuntimeError("lost")
+            yield found
+
+    def read(self, *arguments, **options):
+        raise RuntimeError("lost")
+
+
+def late(path, *, opener=None, threads=1):
+    return Late(open_video(path, opener=opener, threads=threads))
+
+
+class Small(Late):
+    def read(self, times, **options):
+        return self.reader.read(times, size=(8, 8))
+
+
+def small(path, *, opener=None, threads=1):
+    return Small(open_video(path, opener=opener, threads=threads))
+"""
+
+
+def test_a_decoder_may_raise_anything(tmp_path: Path, tiny_videos: Path, monkeypatch) -> None:
+    target = tmp_path / "site"
+    points = {name: f"bad_decoders:{name}" for name in ("never", "late", "small")}
+    _install(target, "kvideo-decoders", "bad_decoders", BAD_DECODERS, points, DECODERS)
+    monkeypatch.syspath_prepend(str(target))
+    path = str(next(tiny_videos.rglob("*.mp4")))
+    words = r'the decoder "never" \(kvideo-decoders 1.2.3\) failed: ValueError: no codec'
+    with pytest.raises(DecodeError, match=words) as caught:
+        get_decoder("never")(path)
+    assert caught.value.path == path
+    with get_decoder("late")(path) as reader:
+        assert reader.info.height > 0
+        frames = reader.frames()
+        assert next(frames)[1].shape == next(frames)[1].shape
+        with pytest.raises(DecodeError, match="RuntimeError: lost"):
+            next(frames)
+        with pytest.raises(DecodeError, match="RuntimeError: lost"):
+            reader.read([0.0])
+    with pytest.raises(DecodeError, match="there is no such file"):
+        get_decoder("late")("nothing.mp4")  # of kvideo's own errors nothing is changed
+    found = {each.name.strip(): each for each in doctor.examine()}
+    assert "cannot read a small H.264 file" in found["never"].value and found["never"].problem
+    assert "pictures (N, H, W, C) (1, 8, 8, 3)" in found["small"].value and found["small"].problem
+    assert found["pyav"].value.startswith("works") and not found["pyav"].problem
 
 
 def _kvideo(plugins: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
