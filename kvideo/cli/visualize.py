@@ -109,12 +109,12 @@ def cam(
             network, video, clip_reader(info.clip_spec, decoder), info.class_names,
             label=label, layer=layer, on_clips=progress.update,
         )  # fmt: skip
-    if timeline is not None:
-        write_bytes_atomic(timeline, activation_png(found))
-        click.echo(f"Wrote {timeline}", err=True)
     if out is not None:
         write_activation_video(out, found, get_decoder(decoder))
         click.echo(f"Wrote {out}", err=True)
+    if timeline is not None:
+        write_bytes_atomic(timeline, activation_png(found))
+        click.echo(f"Wrote {timeline}", err=True)
     if as_json:
         print_json(found.to_json())
     else:
@@ -308,7 +308,7 @@ def embed(
     page = video_map(
         found,
         info,
-        title=f"{data}, as {network.name} sees it",
+        title=f"{Path(data).name or data}, as {network.name} sees it",
         seed=seed,
         layer=layer,
         decoder=decoder,
@@ -326,7 +326,7 @@ def embed(
 @click.option("--split", help="Which part of DATA.  [default: test, or else val]")
 @click.option(
     "--most",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 200),
     default=8,
     show_default=True,
     help="Frames of shift, both ways.",

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from kvideo.analysis import count_parameters
 from kvideo.cluster import Cluster
 from kvideo.data.failures import Failures
 from kvideo.data.keyframes import KeyframeClips, KeyframeSet
@@ -111,7 +112,7 @@ def assemble(
     height, width = spec.size
     cells = model.get_layer("feature_map").output.shape[2:4]
     say(
-        f"{model.name}: {model.count_params():,} parameters, clips of "
+        f"{model.name}: {count_parameters(model):,} parameters, clips of "
         f"{plural(spec.num_frames, 'frame')} at {spec.frame_rate:g}/s, {height}×{width} "
         f"({spec.framing}), a map of {cells[0]}×{cells[1]} cells, {precision}, "
         f"{strategy.num_replicas_in_sync} device(s), "

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kvideo.analysis import count_parameters
 from kvideo.building import build_model
 from kvideo.clip_spec import ClipSpec, recommended_clip, recommended_views
 from kvideo.cluster import Cluster
@@ -113,7 +114,7 @@ def assemble(
         )
     spec = info.clip_spec
     say(
-        f"{model.name}: {model.count_params():,} parameters, clips of "
+        f"{model.name}: {count_parameters(model):,} parameters, clips of "
         f"{plural(spec.num_frames, _STEPS[spec.modality])} at "
         f"{spec.frame_rate:g}/s{' with flow' if spec.modality == 'rgb+flow' else ''}, "
         f"{spec.size[0]}×{spec.size[1]}, {precision}, "

@@ -21,7 +21,7 @@ def activation_png(activation: Activation) -> bytes:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     times, strength, probabilities = activation.curve()
-    end = max(activation.end, float(times[-1]), 1e-3)
+    end = max(activation.end, float(times[-1]), 0.1)
     # The first and the last map stand for what lies before and behind their middles, too.
     times = np.concatenate([[0.0], times, [end]])
     strength, probabilities = (np.pad(row, 1, mode="edge") for row in (strength, probabilities))

@@ -108,6 +108,7 @@ def map_html(
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
         f"<h1>{escape(title)}</h1>\n<p>{plural(len(videos), 'video')}. {escape(note)}</p>\n"
         f"<ul>{legend}</ul>\n"
+        '<p class="wide">The map is wider than the screen: move it sideways.</p>\n'
         f'<div tabindex="0"><svg viewBox="{-edge} {-edge} {width} {height}" role="img" '
         f'aria-label="{escape(title)}">\n'
         f"{marks}\n</svg></div>\n</body>\n</html>\n"
