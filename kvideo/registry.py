@@ -111,7 +111,7 @@ def entries(group: str) -> dict[str, Entry]:
             warnings.warn(
                 f'{entry.distribution} offers "{entry.name}" in {group}, a name that '
                 f"{first.distribution} has already; {first.value} is used.",
-                stacklevel=1,  # one place for all who ask: told once
+                stacklevel=2,
             )
     return found
 

@@ -118,13 +118,16 @@ def main() -> None:
 
 
 def _shown_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
-    """Shows a warning of kvideo or a plugin of it as a sentence, and others as before."""
+    """Shows a warning of kvideo or a plugin of it as a sentence, once, and others as before."""
+    shown: set[str] = set()
 
     def show(message: Any, category: Any, filename: str, *rest: Any, **more: Any) -> None:
         folder = os.path.dirname(os.path.abspath(filename))
         ours = folder.startswith(_PACKAGE) or os.path.basename(folder).startswith("kvideo_")
         if issubclass(category, UserWarning) and ours:
-            click.echo(f"Warning: {message}", err=True)
+            if str(message) not in shown:
+                click.echo(f"Warning: {message}", err=True)
+            shown.add(str(message))
         else:
             otherwise(message, category, filename, *rest, **more)
 

@@ -26,7 +26,7 @@ def shift_png(tests: Sequence[ShiftTest]) -> bytes:
             label=drawable(test.name, limit=40),
         )  # fmt: skip
     axes.set_ylim(-0.02, 1.03)
-    axes.set_xlabel("frames by which the clip is moved: below 0 it shows what comes earlier", fontsize=9)
+    axes.set_xlabel("frames by which the clip is moved (below 0: to what is earlier)", fontsize=9)
     axes.set_ylabel(f"accuracy ({tests[0].num_videos} videos, one clip each)", fontsize=9)
     axes.tick_params(labelsize=8)
     axes.grid(color="#e3e6ea", linewidth=0.7)
