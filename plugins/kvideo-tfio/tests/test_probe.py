@@ -12,13 +12,13 @@ from kvideo_tfio import decoder, native
 from kvideo_tfio.native import Stream, TfioUnavailableError
 
 from kvideo.cli import cli
-from kvideo.registry import DECODERS, find, get_decoder
+from kvideo.registry import DECODERS, find
 
 
 def test_it_is_registered_and_works() -> None:
     entry = find(DECODERS, "tfio")
     assert entry.distribution == "kvideo-tfio"
-    assert get_decoder("tfio") is decoder.open_video
+    assert entry.load() is decoder.open_video
     decoder.probe()
 
 
