@@ -114,9 +114,7 @@ def without_faults(entries: Sequence[Entry], keep: bool = False) -> tuple[list[E
     notes, result, faults, ambiguous = [], [], [], 0
     for entry in entries:
         nothing = dataclasses.replace(entry, labels=(), label_text="", start=None, end=None)
-        if entry.fault and not entry.labels and entry.start is None and entry.end is None:
-            result.append(nothing)  # a row that only names a video in which nothing happens
-        elif entry.labels and entry.labels[0].lower() in _AMBIGUOUS:
+        if entry.labels and entry.labels[0].lower() in _AMBIGUOUS:
             ambiguous += 1
             result.append(nothing)
         elif (entry.start or 0) < 0 < (entry.end or 0) and entry.labels:

@@ -57,8 +57,7 @@ class _Reader:
             self._reader.__exit__(*exception)
 
     def __getattr__(self, name: str) -> Any:
-        with self._errors:
-            value = getattr(self._reader, name)
+        value = getattr(self._reader, name)
         return self._guarded(value) if callable(value) else value
 
     def _guarded(self, method: Callable[..., Any]) -> Callable[..., Any]:
