@@ -2,15 +2,18 @@
 
 import csv
 import io
+import json
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from click.testing import CliRunner
 
 import kvideo
 from kvideo.analysis import receptive_fields, register_layer, summarize
 from kvideo.analysis.fields import AXES
+from kvideo.cli import cli
 from kvideo.clip_spec import Views, recommended_clip
 from kvideo.errors import UsageError
 from kvideo.layers import ConvGRU2D
@@ -195,6 +198,23 @@ def test_what_it_is_written_as() -> None:
     assert "| conv1 | Conv3D |" in summary.to_markdown()
     assert "10 clips × 3 crops" in summary.to_text()
     assert len(summary.to_text().splitlines()) < len(summary.to_text(all_layers=True).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "options"),
+    [
+        ("slow_fusion", [], {}),
+        ("late_fusion", [], {}),
+        ("inflated", ["--input-shape", "4x64x64"], {"input_shape": (4, 64, 64, 3)}),
+        ("slow_fusion", ["--set", "widths=[4,6]"], {"options": {"widths": [4, 6]}}),
+    ],
+)
+def test_the_command_says_what_python_says(name, arguments, options) -> None:
+    """It builds kvideo's own models without values for their weights."""
+    result = CliRunner().invoke(cli, ["summary", name, *arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    expected = kvideo.summary(name, **options).to_json()
+    assert json.loads(result.stdout) == json.loads(json.dumps(expected))
 
 
 def test_models_that_are_none_of_clips() -> None:

@@ -295,7 +295,7 @@ class _Reader:
         for entry in entries if self.require_labels else ():
             if not entry.labels:
                 raise DataError(
-                    f"{entry.where}: {entry.path} has no label; the file needs a column `label`."
+                    f"{entry.where}: {entry.path} has no label; a column `label` is to name it."
                 )
         if not entries:
             raise DataError(f"{self.data} has a header, but lists no videos.")
